@@ -1,0 +1,234 @@
+"""The table of reference posteriors: model, data, evidence with its error and source, goals."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import data
+import densities
+import models
+import numpy as np
+from numpyro.infer.reparam import LocScaleReparam, Reparam
+from scipy.special import gammaln
+
+DataDir = str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What a run must reach, everything included: the bounds of the main job's table."""
+
+    log_z: float
+    ess: float
+    pareto_k: float
+    wall: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One posterior. `load(data_dir)` gives the model's keyword arguments.
+
+    `log_z` is the reference log evidence (None where there is none), `log_z_error` its standard
+    error. `reparam` only helps the long reference run; it moves neither evidence nor posterior.
+    """
+
+    name: str
+    model: Callable[..., None]
+    load: Callable[[DataDir], dict[str, Any]]
+    dim: int
+    log_z: float | None
+    log_z_error: float = 0.0
+    source: str = ""
+    goals: Goals | None = None
+    reparam: dict[str, Reparam] = field(default_factory=dict)
+
+
+def conjugate_truth(
+    x: np.ndarray, y: np.ndarray, *, prior_scale: float, shape: float, rate: float
+) -> tuple[float, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Log evidence, and (mean, sd) of `beta` and `sigma2`, of the conjugate regression.
+
+    Marginally beta is multivariate t with 2 a degrees of freedom and shape (b / a) V, where a, b
+    and V are the posterior shape, rate and covariance factor (Gelman et al., BDA3, ch. 14).
+    """
+    n, p = x.shape
+    precision = x.T @ x + np.eye(p) / prior_scale**2
+    mean = np.linalg.solve(precision, x.T @ y)
+    a = shape + 0.5 * n
+    b = rate + 0.5 * (y @ y - mean @ precision @ mean)
+    log_z = (
+        -0.5 * n * math.log(2.0 * math.pi)
+        - p * math.log(prior_scale)
+        - 0.5 * np.linalg.slogdet(precision)[1]
+        + shape * math.log(rate)
+        - a * math.log(b)
+        + gammaln(a)
+        - gammaln(shape)
+    )
+    beta_sd = np.sqrt(b / (a - 1.0) * np.diag(np.linalg.inv(precision)))
+    sigma2 = b / (a - 1.0)
+    moments = {
+        "beta": (mean, beta_sd),
+        "sigma2": (np.array(sigma2), np.array(sigma2 / math.sqrt(a - 2.0))),
+    }
+    return float(log_z), moments
+
+
+def _fixed(arrays: Callable[[], dict[str, Any]]) -> Callable[[DataDir], dict[str, Any]]:
+    return lambda data_dir: arrays()
+
+
+def _uniform_means(components: int, dim: int, bound: float, seed: int = 0) -> dict[str, Any]:
+    return {"means": np.random.default_rng(seed).uniform(-bound, bound, (components, dim))}
+
+
+_EIGHT_SCHOOLS_Z = -31.3113
+_QUADRATURE = "quadrature (reference.py --quadrature)"
+_FEW_STEPS = "importance sampling with a four-step sampler"
+
+ROWS = (
+    Row(
+        "eight_schools",
+        models.eight_schools,
+        _fixed(lambda: dict(data.EIGHT_SCHOOLS)),
+        10,
+        _EIGHT_SCHOOLS_Z,
+        source=_QUADRATURE,
+        goals=Goals(0.02, 0.9, 0.5, 40.0),
+    ),
+    Row(
+        "german_credit",
+        partial(models.logistic_regression, prior_scale=10.0, sign=-1.0),
+        data.german_credit,
+        25,
+        -585.094,
+        source=_FEW_STEPS,
+        goals=Goals(0.02, 0.9, 0.5, 60.0),
+    ),
+    Row(
+        "breast_cancer",
+        models.logistic_regression,
+        _fixed(data.breast_cancer),
+        31,
+        -55.218,
+        0.004,
+        source="bridge sampling, importance sampling and tempered SMC agree",
+        goals=Goals(0.05, 0.5, 0.7, 60.0),
+    ),
+    Row(
+        "seeds",
+        models.seeds,
+        _fixed(lambda: dict(data.SEEDS)),
+        26,
+        -73.40,
+        0.005,
+        source="independent long run",
+        goals=Goals(0.05, 0.5, 0.7, 90.0),
+        reparam={"b": LocScaleReparam(0.0)},
+    ),
+    Row(
+        "conjugate_regression",
+        partial(models.conjugate_regression, **data.CONJUGATE_PRIOR),
+        _fixed(data.conjugate),
+        12,
+        conjugate_truth(**data.conjugate(), **data.CONJUGATE_PRIOR)[0],
+        source="analytic",
+        goals=Goals(0.02, 0.9, 0.5, 40.0),
+    ),
+    Row(
+        "eight_schools_centred",
+        partial(models.eight_schools, centred=True),
+        _fixed(lambda: dict(data.EIGHT_SCHOOLS)),
+        10,
+        _EIGHT_SCHOOLS_Z,
+        source=_QUADRATURE,
+        reparam={"theta": LocScaleReparam(0.0)},
+    ),
+    Row(
+        "ionosphere",
+        models.logistic_regression,
+        partial(data.labelled, "ionosphere"),
+        35,
+        -111.610,
+        source=_FEW_STEPS,
+    ),
+    Row(
+        "sonar",
+        models.logistic_regression,
+        partial(data.labelled, "sonar"),
+        61,
+        -108.370,
+        source=_FEW_STEPS,
+    ),
+    Row(
+        "brownian_motion",
+        models.brownian_motion,
+        _fixed(lambda: dict(data.BROWNIAN)),
+        32,
+        1.165,
+        source=_FEW_STEPS,
+    ),
+    Row(
+        "horseshoe",
+        models.horseshoe_regression,
+        _fixed(data.diabetes),
+        23,
+        None,
+    ),
+    Row("funnel", densities.funnel, _fixed(dict), 10, 0.0, source="normalised"),
+    Row(
+        "gaussian_mixture_40",
+        densities.gaussian_mixture,
+        _fixed(partial(_uniform_means, 40, 2, 40.0)),
+        2,
+        0.0,
+        source="normalised",
+    ),
+    Row(
+        "multi_well_5",
+        densities.multi_well,
+        _fixed(dict),
+        5,
+        -0.5411,
+        source="product of one-dimensional integrals",
+    ),
+    Row(
+        "many_well_32",
+        densities.many_well,
+        _fixed(dict),
+        32,
+        164.6957,
+        source="product of one-dimensional integrals",
+    ),
+    Row(
+        "student_mixture",
+        densities.student_mixture,
+        _fixed(partial(_uniform_means, 10, 50, 10.0)),
+        50,
+        0.0,
+        source="normalised",
+    ),
+    Row(
+        "cox_process",
+        densities.log_gaussian_cox,
+        data.pines,
+        1600,
+        497.85,
+        source="best published value",
+    ),
+)
+
+
+def by_name(name: str) -> Row:
+    """The row called `name`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for row in ROWS:
+        if row.name == name:
+            return row
+    raise ValueError(f"expected one of {', '.join(row.name for row in ROWS)}; got {name!r}")
