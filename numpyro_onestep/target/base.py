@@ -1,0 +1,231 @@
+r"""The target: an unnormalised log-density in unconstrained coordinates, and the way back.
+
+With `x` the flat unconstrained vector and `T` the constraining transforms of a model,
+
+    log gamma(x) = log p(y, T(x)) + log |det dT/dx|,
+
+so the evidence `Z = \int gamma(x) dx` is `p(y)` whenever the model is normalised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.infer.util import unconstrain_fn
+
+from numpyro_onestep.target import initial, metadata, normalisation
+from numpyro_onestep.target.arguments import named_arrays, refill_arguments
+from numpyro_onestep.target.normalisation import Evidence
+from numpyro_onestep.target.program import Program, Sites, float_dtype
+from numpyro_onestep.target.traces import initial_trace
+
+# Values constrained in one call: bounds the memory that a replay of the model takes.
+_VALUES_PER_CHUNK = 2**22
+_DRAWS_PER_CHUNK = 4096
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["data"],
+    meta_fields=["program", "evidence", "evidence_note"],
+)
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A model together with its data, as a pytree whose leaves are the data.
+
+    Pass it to jitted functions as an argument: what is compiled for it serves every target made by
+    `with_data`. Targets pickle as far as their model, their initialisation strategy and their
+    constant arguments do (functions of a module do, closures and lambdas do not).
+
+    Attributes:
+        data: array-valued arguments of the model; empty if it cannot be traced with abstract ones.
+        program: the static half.
+        evidence: whether `Z` is p(y) ("normalised"), something else of interest ("noted"), or
+            meaningless ("refused").
+        evidence_note: sentences saying why, naming the sites; empty for "normalised".
+    """
+
+    data: tuple[jax.Array, ...]
+    program: Program
+    evidence: Evidence = "normalised"
+    evidence_note: str = ""
+
+    @property
+    def dim(self) -> int:
+        """Length of the unconstrained vector."""
+        return self.program.dim
+
+    @property
+    def site_slices(self) -> dict[str, slice]:
+        """Slice of the unconstrained vector per latent site, in sorted order of names."""
+        return self.program.site_slices
+
+    def log_density(self, x: jax.Array) -> jax.Array:
+        """Log-density at one point: `(dim,) -> ()` in the default float dtype.
+
+        Differentiable; values that are not finite are passed on as they are.
+        """
+        return self.program.log_density(self.data, x)
+
+    def constrain_one(self, x: jax.Array) -> Sites:
+        """Constrained and deterministic sites at one point `(dim,)`; for use inside `jit`."""
+        return self.program.constrain(self.data, x)
+
+    def constrain(self, x: jax.Array | np.ndarray) -> dict[str, np.ndarray]:
+        """Constrained and deterministic sites of many points, as `MCMC.get_samples` has them.
+
+        Compiled once and run in chunks of bounded memory. Enumerated discrete sites are not among
+        them: `Predictive(model, samples, infer_discrete=True)` recovers those.
+
+        Args:
+            x: points `(n, dim)`.
+
+        Returns:
+            Arrays `(n, *event)` by name of the site.
+
+        Raises:
+            ValueError: if `x` has another shape.
+        """
+        if np.ndim(x) != 2 or np.shape(x)[1] != self.dim:
+            raise ValueError(f"expected points of shape (n, {self.dim}); got {np.shape(x)}")
+        shapes = jax.eval_shape(self.constrain_one, jnp.zeros(self.dim, float_dtype()))
+        values = sum(leaf.size for leaf in shapes.values())
+        chunk = max(1, min(_DRAWS_PER_CHUNK, _VALUES_PER_CHUNK // max(values, 1)))
+        parts = []
+        points = np.asarray(x, float_dtype())
+        for start in range(0, len(points), chunk):
+            part = points[start : start + chunk]
+            # The last chunk is padded: a chunk of its own length would be compiled anew.
+            padded = np.pad(part, ((0, chunk - len(part)), (0, 0)), mode="edge")
+            parts.append({name: v[: len(part)] for name, v in _constrain(self, padded).items()})
+        if not parts:
+            return {name: np.zeros((0, *leaf.shape), leaf.dtype) for name, leaf in shapes.items()}
+        return {name: np.concatenate([part[name] for part in parts]) for name in shapes}
+
+    def unconstrain(self, sites: dict[str, Any]) -> jax.Array:
+        """Unconstrained vector of constrained latent sites; inverse of `constrain`.
+
+        Args:
+            sites: value of every latent site `(*batch, *event)`; other names are ignored.
+
+        Returns:
+            Points `(*batch, dim)`.
+
+        Raises:
+            ValueError: if a latent site is missing or has another shape.
+        """
+        shapes = self.program.constrained_shapes
+        missing = sorted(set(shapes) - set(sites))
+        if missing:
+            raise ValueError(f"expected values of all latent sites; got none of {missing}")
+        values = {name: jnp.asarray(sites[name]) for name in shapes}
+        batches = set()
+        for name, shape in shapes.items():
+            lead = values[name].ndim - len(shape)
+            if lead < 0 or values[name].shape[lead:] != shape:
+                raise ValueError(
+                    f"expected site '{name}' to have shape (*batch, {', '.join(map(str, shape))}); "
+                    f"got {values[name].shape}"
+                )
+            batches.add(values[name].shape[:lead])
+        if len(batches) > 1:
+            raise ValueError(f"expected one batch shape for all sites; got {sorted(batches)}")
+        (batch,) = batches
+        flat = {name: v.reshape((-1, *shapes[name])) for name, v in values.items()}
+        return _unconstrain(self, flat).reshape((*batch, self.dim))
+
+    def initial_points(self, rng_key: jax.Array, num: int) -> jax.Array:
+        """Starting points `(num, dim)` by the user's strategy, with finite density and gradient.
+
+        A strategy that fixes all values, such as a full `init_to_value`, yields equal points.
+
+        Raises:
+            ValueError: if no point is valid, naming the first site to blame.
+        """
+        return initial.valid_points(self, rng_key, num)
+
+    def with_data(self, *args: Any, **kwargs: Any) -> Target:
+        """The same target for new data: nothing is traced or compiled again.
+
+        Raises:
+            ValueError: if structure, shape or dtype of the arguments differ, if an argument changed
+                that the model uses as a constant, or if the density is finite nowhere.
+        """
+        program = self.program
+        data = refill_arguments(program.model, self.data, program.skeleton, (args, kwargs))
+        target = dataclasses.replace(self, data=data)
+        evidence, note = normalisation.classify(target, initial_trace(target))
+        target = dataclasses.replace(target, evidence=evidence, evidence_note=note)
+        target.initial_points(jax.random.key(0), 1)
+        return target
+
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments of the model, as JAX arrays where they are data."""
+        return self.program.arguments(self.data)
+
+    @functools.cached_property
+    def _described(self) -> metadata.Description:
+        return metadata.describe(self)
+
+    @property
+    def dims(self) -> dict[str, list[str]]:
+        """Names of the leading dimensions of each site, from the model's plates."""
+        return self._described.dims
+
+    @property
+    def coords(self) -> dict[str, np.ndarray]:
+        """Coordinates `0 .. size - 1` of each plate's dimension."""
+        return self._described.coords
+
+    @property
+    def observed_data(self) -> dict[str, np.ndarray]:
+        """Observed values by site; NaN where a latent site fills in a missing value."""
+        return self._described.observed_data
+
+    @property
+    def constant_data(self) -> dict[str, np.ndarray]:
+        """Array-valued arguments of the model, by parameter name, that are not observed values."""
+        observed = self.observed_data.values()
+        return {
+            name: array
+            for name, array in named_arrays(self.program.model, self.arguments).items()
+            if not any(_same_values(array, value) for value in observed)
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) over names, shapes, dtypes and bytes of the observed data."""
+        sha = hashlib.sha256()
+        for name, value in sorted(self.observed_data.items()):
+            sha.update(f"{name}|{value.dtype.str}|{value.shape}|".encode())
+            sha.update(np.ascontiguousarray(value).tobytes())
+        return sha.hexdigest()
+
+
+@jax.jit
+def _constrain(target: Target, x: jax.Array) -> Sites:
+    return jax.vmap(target.constrain_one)(x)
+
+
+@jax.jit
+def _unconstrain(target: Target, sites: Sites) -> jax.Array:
+    args, kwargs = target.arguments
+
+    def one(values: Sites) -> jax.Array:
+        # The seed serves discrete sites only: every continuous one has its value.
+        model = handlers.seed(target.program.plain_model, 0)
+        return target.program.ravel(unconstrain_fn(model, args, kwargs, values))
+
+    return jax.vmap(one)(sites)
+
+
+def _same_values(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")

@@ -1,0 +1,201 @@
+"""From a NumPyro model and its arguments to a `Target`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer import init_to_uniform
+from numpyro.infer.util import initialize_model
+
+from numpyro_onestep.target import normalisation
+from numpyro_onestep.target.arguments import (
+    Arguments,
+    is_array,
+    is_floating_array,
+    is_nothing,
+    split_arguments,
+)
+from numpyro_onestep.target.base import Target
+from numpyro_onestep.target.program import Model, Program, float_dtype
+from numpyro_onestep.target.traces import Trace
+
+# What may travel as data, in order of preference. Index arrays often fix sizes
+# (`len(np.unique(group))`) and must then stay constants, while the measurements need not.
+_SELECTIONS = (is_array, is_floating_array, is_nothing)
+
+
+def build_target(
+    rng_key: jax.Array,
+    model: Model,
+    model_args: tuple[Any, ...] = (),
+    model_kwargs: dict[str, Any] | None = None,
+    *,
+    init_strategy: Callable[..., Any] = init_to_uniform,
+) -> Target:
+    """Build the target of a model given its arguments, and check that it can be started.
+
+    Args:
+        rng_key: key for initial values; typed or legacy.
+        model: callable with NumPyro primitives, handlers included.
+        model_args: its positional arguments.
+        model_kwargs: its keyword arguments.
+        init_strategy: a strategy of NumPyro, or a partial form of one.
+
+    Returns:
+        The target. Array-valued arguments are its data leaves if the model can be traced with
+        abstract arrays; otherwise they are constants of its program.
+
+    Raises:
+        ValueError: without a continuous latent site, with a subsampled plate, or if no initial
+            point has a finite density and gradient (the message names the site).
+        RuntimeError: NumPyro's own, for discrete latent sites without enumerable support.
+        ImportError: for finite discrete latent sites without funsor.
+    """
+    arguments: Arguments = (tuple(model_args), dict(model_kwargs or {}))
+    trace_key, init_key, point_key = jax.random.split(rng_key, 3)
+    trace = _initial_trace(trace_key, model, arguments, init_strategy)
+    _check_sites(trace)
+    _check_with_numpyro(init_key, model, arguments, init_strategy)
+    target = _trace_abstractly(
+        _lay_out(trace, model, arguments, init_strategy), arguments, point_key
+    )
+    evidence, note = normalisation.classify(target, trace)
+    return dataclasses.replace(target, evidence=evidence, evidence_note=note)
+
+
+def _initial_trace(
+    rng_key: jax.Array, model: Model, arguments: Arguments, init_strategy: Callable[..., Any]
+) -> Trace:
+    args, kwargs = arguments
+    seeded = handlers.substitute(handlers.seed(model, rng_key), substitute_fn=init_strategy)
+    return handlers.trace(seeded).get_trace(*args, **kwargs)
+
+
+def _is_discrete(site: dict[str, Any]) -> bool:
+    return site["type"] == "sample" and not site["is_observed"] and site["fn"].support.is_discrete
+
+
+def _is_continuous(site: dict[str, Any]) -> bool:
+    return site["type"] == "sample" and not site["is_observed"] and not _is_discrete(site)
+
+
+def _check_sites(trace: Trace) -> None:
+    discrete = [name for name, site in trace.items() if _is_discrete(site)]
+    countable = [name for name in discrete if trace[name]["fn"].has_enumerate_support]
+    if countable and countable == discrete and not _has_funsor():
+        raise ImportError(
+            f"the discrete latent site '{countable[0]}' is summed out with funsor, which is not "
+            "installed: pip install numpyro_onestep[funsor]"
+        )
+    if any(_is_continuous(site) for site in trace.values()):
+        return
+    if discrete:
+        raise ValueError(
+            f"expected a model with a continuous latent site; got only discrete ones: {discrete}"
+        )
+    observed = [name for name, site in trace.items() if site["type"] == "sample"]
+    if observed:
+        raise ValueError(f"expected a model with a latent site; got only observed ones: {observed}")
+    raise ValueError("expected a model with a latent site; got a model without sample sites")
+
+
+def _has_funsor() -> bool:
+    try:
+        return importlib.util.find_spec("funsor") is not None
+    except ValueError:  # the module is present but blocked or half imported
+        return False
+
+
+def _check_with_numpyro(
+    rng_key: jax.Array, model: Model, arguments: Arguments, init_strategy: Callable[..., Any]
+) -> None:
+    """Run NumPyro's own preparation for its errors: they say what its users know."""
+    args, kwargs = arguments
+    try:
+        initialize_model(
+            rng_key,
+            model,
+            init_strategy=init_strategy,
+            dynamic_args=True,
+            model_args=args,
+            model_kwargs=kwargs,
+            validate_grad=False,
+        )
+    except RuntimeError as error:
+        # Not this one: the target's own search for initial points names the site to blame.
+        if "Cannot find valid initial parameters" not in str(error):
+            raise
+
+
+def _lay_out(
+    trace: Trace, model: Model, arguments: Arguments, init_strategy: Callable[..., Any]
+) -> Program:
+    """Program with all arguments as constants."""
+    unconstrained, constrained = {}, {}
+    for name in sorted(name for name, site in trace.items() if _is_continuous(site)):
+        fn, value = trace[name]["fn"], trace[name]["value"]
+        constrained[name] = jnp.shape(value)
+        unconstrained[name] = jnp.shape(biject_to(fn.support).inv(value))
+    frames = [
+        frame
+        for site in trace.values()
+        if site["type"] == "sample"
+        for frame in site["cond_indep_stack"]
+    ]
+    nesting = max((-frame.dim for frame in frames), default=0)
+    return Program(
+        model=model,
+        init_strategy=init_strategy,
+        skeleton=arguments,
+        fixed={
+            name: site["value"]
+            for name, site in trace.items()
+            if site["type"] in ("param", "mutable")
+        },
+        enumerate_dim=-nesting - 1 if any(map(_is_discrete, trace.values())) else None,
+        unconstrained_shapes=unconstrained,
+        constrained_shapes=constrained,
+    )
+
+
+def _trace_abstractly(program: Program, arguments: Arguments, rng_key: jax.Array) -> Target:
+    """Target with as many arguments as data as the model allows, checked at initial points."""
+    concrete = Target((), program)
+    x = jax.ShapeDtypeStruct((program.dim,), float_dtype())
+    for select in _SELECTIONS[:-1]:
+        data, skeleton = split_arguments(arguments, select)
+        target = Target(data, dataclasses.replace(program, skeleton=skeleton))
+        if not data or not _traceable(target, x):
+            continue
+        points = target.initial_points(rng_key, 1)
+        if _agree(target, concrete, points[0]):
+            return target
+    concrete.initial_points(rng_key, 1)
+    return concrete
+
+
+def _traceable(target: Target, x: jax.ShapeDtypeStruct) -> bool:
+    try:
+        jax.eval_shape(Target.log_density, target, x)
+    except Exception:  # whatever a model does with an array it cannot have; the concrete
+        return False  # arguments then raise what is wrong in earnest
+    return True
+
+
+def _agree(target: Target, concrete: Target, x: jax.Array) -> bool:
+    """Whether a model that can be traced also means the same (it may ask for array types)."""
+    traced, untraced = _log_density(target, x), concrete.log_density(x)
+    return bool(np.isclose(traced, untraced, rtol=1e-3, atol=1e-3, equal_nan=True))
+
+
+@jax.jit
+def _log_density(target: Target, x: jax.Array) -> jax.Array:
+    return target.log_density(x)

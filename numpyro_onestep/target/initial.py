@@ -1,0 +1,94 @@
+"""Initial points by NumPyro's strategies, and the sites to blame where there is none."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer.initialization import init_to_uniform
+
+from numpyro_onestep.target.program import float_dtype
+from numpyro_onestep.target.traces import site_log_densities
+
+if TYPE_CHECKING:
+    from numpyro_onestep.target.base import Target
+
+# One batch size for every request, so that one compiled function serves them all.
+_BATCH = 16
+# NumPyro gives up after 100 tries per chain.
+_TRIES_WITHOUT_SUCCESS = 112
+
+
+def valid_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
+    """Draw `num` points with finite log-density and gradient: `(num, dim)`."""
+    if num < 1:
+        raise ValueError(f"expected at least one initial point; got {num}")
+    found: list[np.ndarray] = []
+    count, failures = 0, 0
+    while count < num:
+        rng_key, batch_key = jax.random.split(rng_key)
+        points, log_densities, gradients = _propose(target, jax.random.split(batch_key, _BATCH))
+        valid = np.isfinite(log_densities) & np.isfinite(gradients).all(axis=1)
+        failures = 0 if valid.any() else failures + _BATCH
+        if failures >= _TRIES_WITHOUT_SUCCESS:
+            raise ValueError(_blame(target, points[0]))
+        found.append(np.asarray(points)[valid])
+        count += int(valid.sum())
+    return jnp.asarray(np.concatenate(found)[:num])
+
+
+@jax.jit
+def _propose(target: Target, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Points by the strategy, with log-density and gradient: `(n, dim)`, `(n,)`, `(n, dim)`."""
+    points = jax.vmap(functools.partial(_propose_one, target))(keys)
+    log_densities, gradients = jax.vmap(jax.value_and_grad(target.log_density))(points)
+    return points, log_densities, gradients
+
+
+def _propose_one(target: Target, key: jax.Array) -> jax.Array:
+    program = target.program
+    strategy = program.init_strategy
+    if getattr(strategy, "func", strategy) is init_to_uniform:
+        # Directly in unconstrained coordinates, as NumPyro does: no replay, no round trip.
+        radius = getattr(strategy, "keywords", {}).get("radius", 2)
+        return jax.random.uniform(key, (program.dim,), float_dtype(), minval=-radius, maxval=radius)
+    args, kwargs = target.arguments
+    model = handlers.substitute(handlers.seed(program.plain_model, key), substitute_fn=strategy)
+    trace = handlers.trace(model).get_trace(*args, **kwargs)
+    return program.ravel(
+        {
+            name: biject_to(trace[name]["fn"].support).inv(trace[name]["value"])
+            for name in program.unconstrained_shapes
+        }
+    )
+
+
+def _blame(target: Target, x: jax.Array) -> str:
+    """Sentence naming the first site that makes log-density or gradient at `x` not finite."""
+    start = "no initial point has a finite log-density and gradient: "
+    for name, part in target.site_slices.items():
+        if not np.isfinite(np.asarray(x[part])).all():
+            return f"{start}the initial value of site '{name}' is not inside its support"
+    for name, value in site_log_densities(target, x).items():
+        if not np.isfinite(value):
+            return (
+                f"{start}site '{name}' has the log-density {float(value)}. "
+                "Look for NaN or infinite values in the data it uses, for data outside its "
+                "support, and for initial values (init_strategy) that it excludes"
+            )
+    gradients = jax.jacrev(functools.partial(site_log_densities, target))(x)
+    for name, gradient in gradients.items():
+        if not np.isfinite(gradient).all():
+            return (
+                f"{start}the gradient of site '{name}' is not finite although its log-density is. "
+                "Look for NaN in masked data, and for functions without a derivative there"
+            )
+    return (
+        f"{start}no single site is to blame; the Jacobian of a constraining transform or the sum "
+        f"over discrete sites is not finite (log-density {float(target.log_density(x))})"
+    )

@@ -1,0 +1,131 @@
+"""The static half of a target: the model and how it is run, without its data.
+
+Everything here is decided once when a target is built. Programs compare by identity, so JAX reuses
+what it compiled for one program whatever data it is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro import handlers
+from numpyro.infer.util import constrain_fn, potential_energy
+from numpyro.primitives import Messenger
+
+from numpyro_onestep.target.arguments import Arguments, join_arguments
+
+Model = Callable[..., Any]
+Sites = dict[str, jax.Array]
+
+
+class _FixedKey(Messenger):
+    """Answer `numpyro.prng_key()` with one key, so that the density is a function."""
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "prng_key" and msg["value"] is None:
+            msg["value"] = jax.random.key(0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A model with its constant arguments and the layout of its unconstrained vector.
+
+    Attributes:
+        model: the user's model.
+        init_strategy: the user's strategy for initial values.
+        skeleton: the arguments with slots for the array leaves that are data.
+        fixed: values of `numpyro.param` and `numpyro.mutable` sites, held constant as MCMC does.
+        enumerate_dim: first dimension free for enumeration, None without discrete latent sites.
+        unconstrained_shapes: shape of each latent site in unconstrained coordinates, in the order
+            of the flat vector (sorted names, which is the order of NumPyro's autoguides).
+        constrained_shapes: shape of each latent site's value.
+    """
+
+    model: Model
+    init_strategy: Callable[..., Any]
+    skeleton: Arguments
+    fixed: dict[str, Any]
+    enumerate_dim: int | None
+    unconstrained_shapes: dict[str, tuple[int, ...]]
+    constrained_shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def dim(self) -> int:
+        """Length of the flat unconstrained vector."""
+        return sum(_size(shape) for shape in self.unconstrained_shapes.values())
+
+    @property
+    def site_slices(self) -> dict[str, slice]:
+        """Slice of the flat vector that each latent site occupies."""
+        slices, start = {}, 0
+        for name, shape in self.unconstrained_shapes.items():
+            slices[name] = slice(start, start + _size(shape))
+            start += _size(shape)
+        return slices
+
+    def unravel(self, x: jax.Array) -> Sites:
+        """Unconstrained sites of the flat vector `x: (..., dim)`."""
+        return {
+            name: jnp.reshape(x[..., part], (*x.shape[:-1], *self.unconstrained_shapes[name]))
+            for name, part in self.site_slices.items()
+        }
+
+    def ravel(self, sites: Sites) -> jax.Array:
+        """Flat vector of unbatched unconstrained sites."""
+        return jnp.concatenate(
+            [jnp.ravel(sites[name]) for name in self.unconstrained_shapes], dtype=float_dtype()
+        )
+
+    def arguments(self, data: tuple[jax.Array, ...]) -> Arguments:
+        """The model's arguments with the data in their slots."""
+        return join_arguments(data, self.skeleton)
+
+    @property
+    def plain_model(self) -> Model:
+        """The model with parameters fixed, and discrete latent sites left to be sampled."""
+        return _FixedKey(handlers.substitute(self.model, data=self.fixed))
+
+    @property
+    def density_model(self) -> Model:
+        """The plain model with its discrete latent sites enumerated, if it has any."""
+        if self.enumerate_dim is None:
+            return self.plain_model
+        from numpyro.contrib.funsor import config_enumerate, enum
+
+        return enum(config_enumerate(self.plain_model), self.enumerate_dim)
+
+    def log_density(self, data: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
+        """Log joint density with the Jacobian of the constraining transforms, at `x: (dim,)`."""
+        args, kwargs = self.arguments(data)
+        sites = self.unravel(jnp.asarray(x, float_dtype()))
+        potential = potential_energy(
+            self.density_model, args, kwargs, sites, enum=self.enumerate_dim is not None
+        )
+        return -jnp.asarray(potential, float_dtype())
+
+    def constrain(self, data: tuple[jax.Array, ...], x: jax.Array) -> Sites:
+        """Constrained and deterministic sites at `x: (dim,)`.
+
+        The model is always replayed, so that supports which depend on other sites or on the data
+        are those of this very point.
+        """
+        args, kwargs = self.arguments(data)
+        sites = self.unravel(jnp.asarray(x, float_dtype()))
+        values = constrain_fn(self.density_model, args, kwargs, sites, return_deterministic=True)
+        return {name: jnp.asarray(value) for name, value in values.items()}
+
+
+def float_dtype() -> Any:
+    """Default real dtype: float32, or float64 under x64."""
+    return jnp.result_type(float)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
