@@ -19,13 +19,14 @@ import jax
 import jax.flatten_util
 import numpy as np
 import numpyro
-import suite
-from data import EIGHT_SCHOOLS
 from numpyro.diagnostics import effective_sample_size, gelman_rubin
 from numpyro.handlers import reparam
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import potential_energy, unconstrain_fn
 from scipy import integrate, stats
+
+import suite
+from data import EIGHT_SCHOOLS
 
 REFERENCES = Path(__file__).resolve().parent / "references"
 

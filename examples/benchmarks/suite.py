@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import data
-import densities
-import models
 import numpy as np
 from numpyro.infer.reparam import LocScaleReparam, Reparam
 from scipy.special import gammaln
+
+import data
+import densities
+import models
 
 DataDir = str | os.PathLike[str] | None
 
