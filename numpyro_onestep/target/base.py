@@ -20,11 +20,11 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer.util import unconstrain_fn
 
-from numpyro_onestep.target import initial, metadata, normalisation
+from numpyro_onestep.target import initial
 from numpyro_onestep.target.arguments import named_arrays, refill_arguments
-from numpyro_onestep.target.normalisation import Evidence
+from numpyro_onestep.target.normalisation import Evidence, classify
+from numpyro_onestep.target.observation import Flags, observe
 from numpyro_onestep.target.program import Program, Sites, float_dtype
-from numpyro_onestep.target.traces import initial_trace
 
 # Values constrained in one call: bounds the memory that a replay of the model takes.
 _VALUES_PER_CHUNK = 2**22
@@ -160,9 +160,7 @@ class Target:
         """
         program = self.program
         data = refill_arguments(program.model, self.data, program.skeleton, (args, kwargs))
-        target = dataclasses.replace(self, data=data)
-        evidence, note = normalisation.classify(target, initial_trace(target))
-        target = dataclasses.replace(target, evidence=evidence, evidence_note=note)
+        target = dataclasses.replace(self, data=data).classified()
         target.initial_points(jax.random.key(0), 1)
         return target
 
@@ -172,23 +170,28 @@ class Target:
         return self.program.arguments(self.data)
 
     @functools.cached_property
-    def _described(self) -> metadata.Description:
-        return metadata.describe(self)
+    def _observation(self) -> tuple[dict[str, Flags], dict[str, np.ndarray]]:
+        return observe(self)
+
+    def classified(self) -> Target:
+        """The same target with `evidence` and `evidence_note` as its data make them."""
+        evidence, note = classify(self._observation[0], self.program.held)
+        return dataclasses.replace(self, evidence=evidence, evidence_note=note)
 
     @property
     def dims(self) -> dict[str, list[str]]:
-        """Names of the leading dimensions of each site, from the model's plates."""
-        return self._described.dims
+        """Names of the leading dimensions of each site inside plates; ArviZ names the others."""
+        return {name: list(dims) for name, dims in self.program.dims.items()}
 
     @property
     def coords(self) -> dict[str, np.ndarray]:
         """Coordinates `0 .. size - 1` of each plate's dimension."""
-        return self._described.coords
+        return {name: np.arange(size) for name, size in self.program.plate_sizes.items()}
 
     @property
     def observed_data(self) -> dict[str, np.ndarray]:
         """Observed values by site; NaN where a latent site fills in a missing value."""
-        return self._described.observed_data
+        return dict(self._observation[1])
 
     @property
     def constant_data(self) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,6 @@ from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import initialize_model
 
-from numpyro_onestep.target import normalisation
 from numpyro_onestep.target.arguments import (
     Arguments,
     is_array,
@@ -24,8 +24,10 @@ from numpyro_onestep.target.arguments import (
     split_arguments,
 )
 from numpyro_onestep.target.base import Target
+from numpyro_onestep.target.metadata import plate_dims
+from numpyro_onestep.target.normalisation import influential_parameters
 from numpyro_onestep.target.program import Model, Program, float_dtype
-from numpyro_onestep.target.traces import Trace
+from numpyro_onestep.target.traces import Trace, is_continuous, is_discrete
 
 # What may travel as data, in order of preference. Index arrays often fix sizes
 # (`len(np.unique(group))`) and must then stay constants, while the measurements need not.
@@ -60,18 +62,36 @@ def build_target(
         ImportError: for finite discrete latent sites without funsor.
     """
     arguments: Arguments = (tuple(model_args), dict(model_kwargs or {}))
-    trace_key, init_key, point_key = jax.random.split(rng_key, 3)
-    trace = _initial_trace(trace_key, model, arguments, init_strategy)
-    _check_sites(trace)
-    _check_with_numpyro(init_key, model, arguments, init_strategy)
-    target = _trace_abstractly(
-        _lay_out(trace, model, arguments, init_strategy), arguments, point_key
-    )
-    evidence, note = normalisation.classify(target, trace)
-    return dataclasses.replace(target, evidence=evidence, evidence_note=note)
+    layout_key, numpyro_key, point_key = jax.random.split(rng_key, 3)
+    abstract_trace = functools.partial(_abstract_trace, layout_key, model, arguments, init_strategy)
+    abstract_trace(_check_sites)
+    _check_with_numpyro(numpyro_key, model, arguments, init_strategy)
+    program = abstract_trace(lambda trace: _program(trace, model, arguments, init_strategy))
+    if any(site_type in ("param", "mutable") for site_type in abstract_trace(_site_types)):
+        fixed = _parameters(layout_key, model, arguments, init_strategy)
+        program = dataclasses.replace(program, fixed=fixed)
+        program = dataclasses.replace(program, held=influential_parameters(program))
+    return _trace_abstractly(program, arguments, point_key).classified()
 
 
-def _initial_trace(
+def _abstract_trace(
+    rng_key: jax.Array,
+    model: Model,
+    arguments: Arguments,
+    init_strategy: Callable[..., Any],
+    read: Callable[[Trace], Any],
+) -> Any:
+    """What `read` makes of the model's trace with abstract values: nothing is computed."""
+    results: list[Any] = []
+
+    def trace(key: jax.Array) -> None:
+        results.append(read(_seeded_trace(key, model, arguments, init_strategy)))
+
+    jax.eval_shape(trace, rng_key)
+    return results[0]
+
+
+def _seeded_trace(
     rng_key: jax.Array, model: Model, arguments: Arguments, init_strategy: Callable[..., Any]
 ) -> Trace:
     args, kwargs = arguments
@@ -79,28 +99,64 @@ def _initial_trace(
     return handlers.trace(seeded).get_trace(*args, **kwargs)
 
 
-def _is_discrete(site: dict[str, Any]) -> bool:
-    return site["type"] == "sample" and not site["is_observed"] and site["fn"].support.is_discrete
+def _site_types(trace: Trace) -> set[str]:
+    return {site["type"] for site in trace.values()}
 
 
-def _is_continuous(site: dict[str, Any]) -> bool:
-    return site["type"] == "sample" and not site["is_observed"] and not _is_discrete(site)
+def _parameters(
+    rng_key: jax.Array, model: Model, arguments: Arguments, init_strategy: Callable[..., Any]
+) -> dict[str, Any]:
+    """Initial values of the parameters and mutable states."""
+    trace = _seeded_trace(rng_key, model, arguments, init_strategy)
+    return {n: site["value"] for n, site in trace.items() if site["type"] in ("param", "mutable")}
+
+
+def _program(
+    trace: Trace, model: Model, arguments: Arguments, init_strategy: Callable[..., Any]
+) -> Program:
+    unconstrained, constrained = {}, {}
+    for name in sorted(name for name, site in trace.items() if is_continuous(site)):
+        fn, value = trace[name]["fn"], trace[name]["value"]
+        constrained[name] = jnp.shape(value)
+        unconstrained[name] = jnp.shape(biject_to(fn.support).inv(value))
+    frames = [
+        frame
+        for site in trace.values()
+        if site["type"] == "sample"
+        for frame in site["cond_indep_stack"]
+    ]
+    nesting = max((-frame.dim for frame in frames), default=0)
+    dims, plate_sizes = plate_dims(trace)
+    return Program(
+        model=model,
+        init_strategy=init_strategy,
+        skeleton=arguments,
+        fixed={},
+        enumerate_dim=-nesting - 1 if any(map(is_discrete, trace.values())) else None,
+        unconstrained_shapes=unconstrained,
+        constrained_shapes=constrained,
+        dims=dims,
+        plate_sizes=plate_sizes,
+        held=(),
+    )
 
 
 def _check_sites(trace: Trace) -> None:
-    discrete = [name for name, site in trace.items() if _is_discrete(site)]
+    discrete = [name for name, site in trace.items() if is_discrete(site)]
     countable = [name for name in discrete if trace[name]["fn"].has_enumerate_support]
     if countable and countable == discrete and not _has_funsor():
         raise ImportError(
             f"the discrete latent site '{countable[0]}' is summed out with funsor, which is not "
             "installed: pip install numpyro_onestep[funsor]"
         )
-    if any(_is_continuous(site) for site in trace.values()):
+    if any(is_continuous(site) for site in trace.values()):
         return
-    if discrete:
+    if countable:
         raise ValueError(
             f"expected a model with a continuous latent site; got only discrete ones: {discrete}"
         )
+    if discrete:
+        return  # not even enumerable: NumPyro's error says so
     observed = [name for name, site in trace.items() if site["type"] == "sample"]
     if observed:
         raise ValueError(f"expected a model with a latent site; got only observed ones: {observed}")
@@ -117,11 +173,12 @@ def _has_funsor() -> bool:
 def _check_with_numpyro(
     rng_key: jax.Array, model: Model, arguments: Arguments, init_strategy: Callable[..., Any]
 ) -> None:
-    """Run NumPyro's own preparation for its errors: they say what its users know."""
+    """Run NumPyro's own preparation, abstractly, for its errors: they say what its users know."""
     args, kwargs = arguments
-    try:
+
+    def prepare(key: jax.Array) -> None:
         initialize_model(
-            rng_key,
+            key,
             model,
             init_strategy=init_strategy,
             dynamic_args=True,
@@ -129,41 +186,8 @@ def _check_with_numpyro(
             model_kwargs=kwargs,
             validate_grad=False,
         )
-    except RuntimeError as error:
-        # Not this one: the target's own search for initial points names the site to blame.
-        if "Cannot find valid initial parameters" not in str(error):
-            raise
 
-
-def _lay_out(
-    trace: Trace, model: Model, arguments: Arguments, init_strategy: Callable[..., Any]
-) -> Program:
-    """Program with all arguments as constants."""
-    unconstrained, constrained = {}, {}
-    for name in sorted(name for name, site in trace.items() if _is_continuous(site)):
-        fn, value = trace[name]["fn"], trace[name]["value"]
-        constrained[name] = jnp.shape(value)
-        unconstrained[name] = jnp.shape(biject_to(fn.support).inv(value))
-    frames = [
-        frame
-        for site in trace.values()
-        if site["type"] == "sample"
-        for frame in site["cond_indep_stack"]
-    ]
-    nesting = max((-frame.dim for frame in frames), default=0)
-    return Program(
-        model=model,
-        init_strategy=init_strategy,
-        skeleton=arguments,
-        fixed={
-            name: site["value"]
-            for name, site in trace.items()
-            if site["type"] in ("param", "mutable")
-        },
-        enumerate_dim=-nesting - 1 if any(map(_is_discrete, trace.values())) else None,
-        unconstrained_shapes=unconstrained,
-        constrained_shapes=constrained,
-    )
+    jax.eval_shape(prepare, rng_key)
 
 
 def _trace_abstractly(program: Program, arguments: Arguments, rng_key: jax.Array) -> Target:
@@ -192,7 +216,7 @@ def _traceable(target: Target, x: jax.ShapeDtypeStruct) -> bool:
 
 def _agree(target: Target, concrete: Target, x: jax.Array) -> bool:
     """Whether a model that can be traced also means the same (it may ask for array types)."""
-    traced, untraced = _log_density(target, x), concrete.log_density(x)
+    traced, untraced = _log_density(target, x), _log_density(concrete, x)
     return bool(np.isclose(traced, untraced, rtol=1e-3, atol=1e-3, equal_nan=True))
 
 

@@ -1,69 +1,41 @@
-"""Names for ArviZ: dimensions and coordinates from plates, and the observed values."""
+"""Names for ArviZ: dimensions and coordinates from a model's plates."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from numpyro_onestep.target.traces import Site, initial_trace, is_factor, observed_twice, varying
-
-if TYPE_CHECKING:
-    from numpyro_onestep.target.base import Target
+from numpyro_onestep.target.traces import Site, Trace, is_factor
 
 # Dimensions that results have of their own.
 _RESERVED = ("chain", "draw", "sample")
 
 
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """What results say about a model's sites.
+def plate_dims(trace: Trace) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+    """Names of the leading dimensions of each site inside plates, and the sizes of the plates.
 
-    Attributes:
-        dims: names of the leading dimensions of each site inside plates; event dimensions are left
-            for ArviZ to name.
-        coords: `0 .. size - 1` for each of these dimensions that comes from a plate.
-        observed_data: values of the observed sites.
+    Event dimensions are left for ArviZ to name; a batch dimension outside all plates that precedes
+    one inside gets the name that ArviZ would give it.
     """
-
-    dims: dict[str, list[str]]
-    coords: dict[str, np.ndarray]
-    observed_data: dict[str, np.ndarray]
-
-
-def describe(target: Target) -> Description:
-    """Trace the model once more and read off the names."""
-    dims: dict[str, list[str]] = {}
-    coords: dict[str, np.ndarray] = {}
-    for name, site in initial_trace(target).items():
+    dims: dict[str, tuple[str, ...]] = {}
+    sizes: dict[str, int] = {}
+    for name, site in trace.items():
         if site["type"] == "deterministic" or (site["type"] == "sample" and not is_factor(site)):
-            names, sizes = _site_dims(name, site)
-            if sizes:
-                dims[name] = names
-                coords.update({dim: np.arange(size) for dim, size in sizes.items()})
-    observed = {}
-    for name, values in observed_twice(target).items():
-        unknown = varying(values)
-        if not unknown.any():
-            observed[name] = values[0]
-        elif not unknown.all():
-            observed[name] = np.where(unknown, np.nan, values[0])
-    return Description(dims, coords, observed)
+            by_axis = _plates_by_axis(site)
+            if by_axis:
+                leading = range(max(by_axis) + 1)
+                dims[name] = tuple(by_axis.get(axis, f"{name}_dim_{axis}") for axis in leading)
+                shape = np.shape(site["value"])
+                sizes.update({plate: shape[axis] for axis, plate in by_axis.items()})
+    return dims, sizes
 
 
-def _site_dims(name: str, site: Site) -> tuple[list[str], dict[str, int]]:
-    """Names of a site's leading dimensions, and the sizes of those that are plates."""
+def _plates_by_axis(site: Site) -> dict[int, str]:
     shape = np.shape(site["value"])
     event_ndim = len(site["fn"].event_shape) if site["type"] == "sample" else 0
     by_axis: dict[int, str] = {}
-    sizes: dict[str, int] = {}
     for frame in site["cond_indep_stack"]:
         axis = len(shape) - event_ndim + frame.dim
+        # Deterministic sites may have any shape: only the dimensions that fit are the plate's.
         if 0 <= axis < len(shape) and shape[axis] == frame.size:
-            plate = f"{frame.name}_plate" if frame.name in _RESERVED else frame.name
-            by_axis[axis] = plate
-            sizes[plate] = frame.size
-    if not by_axis:
-        return [], {}
-    return [by_axis.get(axis, f"{name}_dim_{axis}") for axis in range(max(by_axis) + 1)], sizes
+            by_axis[axis] = f"{frame.name}_plate" if frame.name in _RESERVED else frame.name
+    return by_axis

@@ -43,6 +43,9 @@ class Program:
         unconstrained_shapes: shape of each latent site in unconstrained coordinates, in the order
             of the flat vector (sorted names, which is the order of NumPyro's autoguides).
         constrained_shapes: shape of each latent site's value.
+        dims: names of the leading dimensions of the sites inside plates.
+        plate_sizes: length of each of those dimensions that is a plate.
+        held: names of the fixed parameters that the density depends on.
     """
 
     model: Model
@@ -52,6 +55,9 @@ class Program:
     enumerate_dim: int | None
     unconstrained_shapes: dict[str, tuple[int, ...]]
     constrained_shapes: dict[str, tuple[int, ...]]
+    dims: dict[str, tuple[str, ...]]
+    plate_sizes: dict[str, int]
+    held: tuple[str, ...]
 
     @property
     def dim(self) -> int:

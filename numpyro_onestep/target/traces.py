@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.distributions.distribution import Unit
-
-from numpyro_onestep.target.program import float_dtype
 
 if TYPE_CHECKING:
     from numpyro_onestep.target.base import Target
@@ -40,16 +37,6 @@ def trace_at(target: Target, x: jax.Array) -> Trace:
     return handlers.trace(model).get_trace(*args, **kwargs)
 
 
-def initial_trace(target: Target) -> Trace:
-    """Trace of the model at initial values of the user's strategy, with concrete arrays."""
-    program = target.program
-    args, kwargs = target.arguments
-    model = handlers.substitute(
-        handlers.seed(program.plain_model, 0), substitute_fn=program.init_strategy
-    )
-    return handlers.trace(model).get_trace(*args, **kwargs)
-
-
 def site_log_densities(target: Target, x: jax.Array) -> dict[str, jax.Array]:
     """Log-density `()` of each sample site at `x: (dim,)`, in the order of the model."""
     return {
@@ -57,39 +44,6 @@ def site_log_densities(target: Target, x: jax.Array) -> dict[str, jax.Array]:
         for name, site in trace_at(target, x).items()
         if site["type"] == "sample"
     }
-
-
-def observed_twice(target: Target) -> dict[str, np.ndarray]:
-    """Values `(2, *shape)` of the observed sites at two points of the latent space.
-
-    Where the two differ, the value is no datum but a function of latent sites, as in models that
-    fill in missing values.
-    """
-    points = jax.random.uniform(
-        jax.random.key(0), (2, target.dim), float_dtype(), minval=-1, maxval=1
-    )
-    return jax.tree.map(np.asarray, _observed(target, points))
-
-
-@jax.jit
-def _observed(target: Target, points: jax.Array) -> dict[str, jax.Array]:
-    def one(x: jax.Array) -> dict[str, jax.Array]:
-        return {
-            name: jnp.asarray(site["value"])
-            for name, site in trace_at(target, x).items()
-            if site["type"] == "sample" and site["is_observed"] and not is_factor(site)
-        }
-
-    return jax.vmap(one)(points)
-
-
-def varying(twice: np.ndarray) -> np.ndarray:
-    """Where the two values `(2, *shape)` of `observed_twice` differ."""
-    first, second = twice
-    same = first == second
-    if twice.dtype.kind == "f":
-        same |= np.isnan(first) & np.isnan(second)
-    return ~same
 
 
 def parts(fn: Any) -> Iterator[Any]:
@@ -104,3 +58,13 @@ def parts(fn: Any) -> Iterator[Any]:
 def is_factor(site: Site) -> bool:
     """Whether a site is a `numpyro.factor` statement, which NumPyro writes as an observation."""
     return any(isinstance(part, Unit) for part in parts(site["fn"]))
+
+
+def is_discrete(site: Site) -> bool:
+    """Whether a site is a discrete latent one."""
+    return site["type"] == "sample" and not site["is_observed"] and site["fn"].support.is_discrete
+
+
+def is_continuous(site: Site) -> bool:
+    """Whether a site is a continuous latent one."""
+    return site["type"] == "sample" and not site["is_observed"] and not is_discrete(site)
