@@ -84,11 +84,11 @@ def _quantile(column: np.ndarray, probability: np.ndarray, prob: float) -> tuple
     cdf = np.maximum.accumulate(np.cumsum(probability[order]))
 
     def at(p: float) -> float:
-        return float(column[order[min(np.searchsorted(cdf, p), column.size - 1)]])
+        return float(column[order[min(int(np.searchsorted(cdf, p)), column.size - 1)]])
 
     centre = at(prob)
     se = float(_influence_se(probability, (column <= centre) - prob))
-    low, high = at(max(prob - se, cdf[0] * 0.5)), at(min(prob + se, float(cdf[-1])))
+    low, high = at(prob - se), at(min(prob + se, float(cdf[-1])))
     return centre, (high - low) / 2
 
 
