@@ -55,27 +55,31 @@ def bridge(
     rng: np.random.Generator,
     *,
     blocks: int = 10,
+    ratio: int = 4,
 ) -> tuple[float, float]:
-    """Log evidence and its standard error from posterior draws x: (n, d), thinned enough.
+    """Log evidence and its standard error from posterior draws x: (n, d).
 
-    Each block fits a Gaussian to all other draws and bridges to it, so that the fit never sees
-    the draws that it is compared with.
+    Each block fits a Gaussian to all other draws, takes `ratio` draws of it for each of its own,
+    and bridges between the two, so that the fit never sees the draws that it is compared with.
     """
     parts = np.array_split(rng.permutation(len(x)), blocks)
+    share, rest_share = -math.log1p(ratio), math.log(ratio) - math.log1p(ratio)
     estimates = []
     for part in parts:
         rest = np.delete(x, part, axis=0)
         proposal = stats.multivariate_normal(rest.mean(0), np.cov(rest.T))
-        fresh = np.atleast_2d(proposal.rvs(len(part), random_state=rng))
+        fresh = np.atleast_2d(proposal.rvs(ratio * len(part), random_state=rng))
         inside = log_density(x[part]) - proposal.logpdf(x[part])
         outside = log_density(fresh) - proposal.logpdf(fresh)
         log_z = np.median(inside)
         for _ in range(1000):
-            above = outside - np.logaddexp(outside, log_z)
-            below = -np.logaddexp(inside, log_z)
-            step = np.logaddexp.reduce(above) - np.logaddexp.reduce(below) - log_z
-            log_z += step
-            if abs(step) < 1e-10:
+            above = outside - np.logaddexp(share + outside, rest_share + log_z)
+            below = -np.logaddexp(share + inside, rest_share + log_z)
+            log_ratio = np.logaddexp.reduce(above) - np.logaddexp.reduce(below)
+            new = log_ratio - math.log(ratio)
+            done = abs(new - log_z) < 1e-10
+            log_z = new
+            if done:
                 break
         estimates.append(log_z)
     return float(np.mean(estimates)), float(np.std(estimates, ddof=1) / math.sqrt(blocks))
@@ -122,7 +126,7 @@ def run(row: suite.Row, data_dir: str | None, *, warmup: int, draws: int, seed: 
         "sites": {k: moments(v) for k, v in grouped.items()},
     }
 
-    flat = {k: v[::20] for k, v in mcmc.get_samples().items()}
+    flat = {k: v[::4] for k, v in mcmc.get_samples().items()}
     sites = jax.vmap(lambda s: unconstrain_fn(model, (), kwargs, s))(
         {k: flat[k] for k in mcmc.last_state.z}
     )

@@ -172,6 +172,8 @@ ROWS = (
         1.165,
         source=_FEW_STEPS,
     ),
+    # No long run for the rest: means or sds of some scalars do not exist, or one chain stays in
+    # one mode.
     Row(
         "horseshoe",
         models.horseshoe_regression,
