@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform
@@ -27,7 +28,7 @@ from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.metadata import plate_dims
 from numpyro_onestep.target.normalisation import influential_parameters
 from numpyro_onestep.target.program import Model, Program, float_dtype
-from numpyro_onestep.target.traces import Trace, is_continuous, is_discrete
+from numpyro_onestep.target.traces import Site, Trace, is_continuous, is_discrete
 
 # What may travel as data, in order of preference. Index arrays often fix sizes
 # (`len(np.unique(group))`) and must then stay constants, while the measurements need not.
@@ -67,7 +68,7 @@ def build_target(
     abstract_trace(_check_sites)
     _check_with_numpyro(numpyro_key, model, arguments, init_strategy)
     program = abstract_trace(lambda trace: _program(trace, model, arguments, init_strategy))
-    if any(site_type in ("param", "mutable") for site_type in abstract_trace(_site_types)):
+    if abstract_trace(_site_types) & {"param", "mutable"}:
         fixed = _parameters(layout_key, model, arguments, init_strategy)
         program = dataclasses.replace(program, fixed=fixed)
         program = dataclasses.replace(program, held=influential_parameters(program))
@@ -96,7 +97,28 @@ def _seeded_trace(
 ) -> Trace:
     args, kwargs = arguments
     seeded = handlers.substitute(handlers.seed(model, rng_key), substitute_fn=init_strategy)
-    return handlers.trace(seeded).get_trace(*args, **kwargs)
+    tracer = handlers.trace(seeded)
+    try:
+        return tracer.get_trace(*args, **kwargs)
+    except ValueError as error:
+        if "distribution got invalid" not in str(error):
+            raise
+        # NumPyro refuses a parameter before it knows the site: name the next one.
+        with numpyro.validation_enabled(is_validate=False):
+            sites = handlers.trace(seeded).get_trace(*args, **kwargs)
+        for name, site in sites.items():
+            if is_continuous(site) and not _may_lie_in_support(site):
+                raise ValueError(
+                    f"the initial value of site '{name}' is not inside its support"
+                ) from error
+        name = list(sites)[len(tracer.trace)]
+        raise ValueError(f"site '{name}': {str(error).splitlines()[0]}") from error
+
+
+def _may_lie_in_support(site: Site) -> bool:
+    """Whether an initial value is in its support, as far as it is known (not if it is random)."""
+    inside = site["fn"].support(site["value"])
+    return isinstance(inside, jax.core.Tracer) or bool(np.all(inside))
 
 
 def _site_types(trace: Trace) -> set[str]:

@@ -74,15 +74,14 @@ def _blame(target: Target, x: jax.Array) -> str:
     for name, part in target.site_slices.items():
         if not np.isfinite(np.asarray(x[part])).all():
             return f"{start}the initial value of site '{name}' is not inside its support"
-    for name, value in site_log_densities(target, x).items():
+    for name, value in _site_log_densities(target, x).items():
         if not np.isfinite(value):
             return (
                 f"{start}site '{name}' has the log-density {float(value)}. "
                 "Look for NaN or infinite values in the data it uses, for data outside its "
                 "support, and for initial values (init_strategy) that it excludes"
             )
-    gradients = jax.jacrev(functools.partial(site_log_densities, target))(x)
-    for name, gradient in gradients.items():
+    for name, gradient in _site_gradients(target, x).items():
         if not np.isfinite(gradient).all():
             return (
                 f"{start}the gradient of site '{name}' is not finite although its log-density is. "
@@ -92,3 +91,13 @@ def _blame(target: Target, x: jax.Array) -> str:
         f"{start}no single site is to blame; the Jacobian of a constraining transform or the sum "
         f"over discrete sites is not finite (log-density {float(target.log_density(x))})"
     )
+
+
+# Jitted with the data as arguments: for values it knows, NumPyro's validation would stop at the
+# first bad parameter without naming its site.
+_site_log_densities = jax.jit(site_log_densities)
+
+
+@jax.jit
+def _site_gradients(target: Target, x: jax.Array) -> dict[str, jax.Array]:
+    return jax.jacrev(functools.partial(site_log_densities, target))(x)

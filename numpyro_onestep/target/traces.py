@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,12 @@ def trace_at(target: Target, x: jax.Array) -> Trace:
 
 def site_log_densities(target: Target, x: jax.Array) -> dict[str, jax.Array]:
     """Log-density `()` of each sample site at `x: (dim,)`, in the order of the model."""
-    return {
-        name: jnp.sum(site["fn"].log_prob(site["value"]))
+    # An ordered dictionary, because JAX returns plain ones in alphabetical order.
+    return OrderedDict(
+        (name, jnp.sum(site["fn"].log_prob(site["value"])))
         for name, site in trace_at(target, x).items()
         if site["type"] == "sample"
-    }
+    )
 
 
 def parts(fn: Any) -> Iterator[Any]:
