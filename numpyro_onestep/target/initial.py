@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import jax
@@ -100,4 +101,8 @@ _site_log_densities = jax.jit(site_log_densities)
 
 @jax.jit
 def _site_gradients(target: Target, x: jax.Array) -> dict[str, jax.Array]:
-    return jax.jacrev(functools.partial(site_log_densities, target))(x)
+    # One site at a time: a joint Jacobian would carry 0 * inf from one site to the others.
+    def gradient(name: str) -> jax.Array:
+        return jax.grad(lambda point: site_log_densities(target, point)[name])(x)
+
+    return OrderedDict((name, gradient(name)) for name in site_log_densities(target, x))

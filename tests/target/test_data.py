@@ -133,7 +133,7 @@ def test_model_that_means_something_else_when_traced():
     target = build_target(KEY, asks_for_the_type, (Y,))
     residual = np.sum(-0.5 * Y**2 - 0.5 * np.log(2 * np.pi))
     expected = residual - 0.5 * np.log(2 * np.pi)
-    assert float(target.log_density(jnp.zeros(1))) == pytest.approx(expected, abs=1e-4)
+    assert float(density(target, jnp.zeros(1))) == pytest.approx(expected, abs=1e-4)
 
 
 def test_nested_arguments():
@@ -152,9 +152,7 @@ def test_nested_arguments():
 def test_pickled_target_is_the_same_target(target):
     points = target.initial_points(KEY, 3)
     copy = pickle.loads(pickle.dumps(target))
-    np.testing.assert_array_equal(
-        jax.vmap(copy.log_density)(points), jax.vmap(target.log_density)(points)
-    )
+    assert float(density(copy, points[0])) == float(density(target, points[0]))
     assert copy.digest == target.digest
     assert copy.site_slices == target.site_slices
     np.testing.assert_array_equal(
@@ -165,7 +163,7 @@ def test_pickled_target_is_the_same_target(target):
 def test_pickled_target_with_a_handler():
     target = build_target(KEY, handlers.condition(model, {"y": Y}), (X,))
     copy = pickle.loads(pickle.dumps(target))
-    assert float(copy.log_density(jnp.ones(2))) == float(target.log_density(jnp.ones(2)))
+    assert float(density(copy, jnp.ones(2))) == float(density(target, jnp.ones(2)))
 
 
 def test_double_precision():
