@@ -88,7 +88,8 @@ def missed(row: suite.Row, line: dict) -> list[str]:
     }
     if row.goals is not None:
         goals = row.goals
-        checks["log Z"] = abs(line["log_z_error"]) <= goals.log_z
+        centre = row.log_z if goals.centre is None else goals.centre
+        checks["log Z"] = abs(line["log_z"] - centre) <= goals.log_z
         checks["ESS"] = line["ess"] >= goals.ess
         checks["k-hat"] = line["pareto_k"] < goals.pareto_k
         checks["wall"] = line["wall"] <= goals.wall

@@ -57,12 +57,13 @@ def bridge(
     blocks: int = 10,
     ratio: int = 4,
 ) -> tuple[float, float]:
-    """Log evidence and its standard error from posterior draws x: (n, d).
+    """Log evidence and its standard error from posterior draws x: (n, d), in order of chains.
 
-    Each block fits a Gaussian to all other draws, takes `ratio` draws of it for each of its own,
-    and bridges between the two, so that the fit never sees the draws that it is compared with.
+    Each block of successive draws fits a Gaussian to all others, takes `ratio` draws of it for
+    each of its own, and bridges between the two, so that the fit never sees the draws that it is
+    compared with and the blocks are as good as independent.
     """
-    parts = np.array_split(rng.permutation(len(x)), blocks)
+    parts = np.array_split(np.arange(len(x)), blocks)
     share, rest_share = -math.log1p(ratio), math.log(ratio) - math.log1p(ratio)
     estimates = []
     for part in parts:
