@@ -6,7 +6,8 @@
 
 The wall time counts everything from the start of the process: imports, compilation, training,
 sampling, summaries. Means and sds of every scalar are compared with the long NUTS runs under
-`references/`. A run meets its goals when the last column says so; else it names what it missed.
+`references/`; `--num-samples` is large enough that the noise of the draws themselves stays below
+the bounds. A run meets its goals when the last column says so; else it names what it missed.
 """
 
 import argparse
@@ -48,14 +49,16 @@ def against_reference(posterior: dict[str, np.ndarray], name: str) -> tuple[floa
     return float(mean_error), float(sd_error)
 
 
-def run_one(row: suite.Row, seed: int, data_dir: str | None, *, started: float) -> dict:
+def run_one(
+    row: suite.Row, seed: int, data_dir: str | None, *, num_samples: int, started: float
+) -> dict:
     """One run in this process, which began at `started`; returns its line of the table."""
     import arviz as az
     import jax
 
     from numpyro_onestep import OneStepInference
 
-    inference = OneStepInference(row.model, progress_bar=False)
+    inference = OneStepInference(row.model, num_samples=num_samples, progress_bar=False)
     result = inference.run(jax.random.key(seed), **row.load(data_dir))
     wall = time.time() - started
     stats = result["sample_stats"]
@@ -141,10 +144,13 @@ def throughput(*, plain: int = 300_000, weighted: int = 40_000, repeats: int = 3
         )
 
 
-def in_fresh_process(row: suite.Row, seed: int, data_dir: str | None) -> dict | str:
+def in_fresh_process(
+    row: suite.Row, seed: int, data_dir: str | None, *, num_samples: int
+) -> dict | str:
     """Runs one row in its own process; returns its line, or what it said when it failed."""
     command = [sys.executable, str(Path(__file__).resolve())]
     command += ["--one", row.name, "--seeds", str(seed), "--started", repr(time.time())]
+    command += ["--num-samples", str(num_samples)]
     command += ["--data-dir", data_dir] if data_dir else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -160,6 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--all", action="store_true", help="every model of the suite")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data-dir", help=f"folder of CSV files (or {data.ENVIRONMENT})")
+    parser.add_argument("--num-samples", type=int, default=5000, help="per chain, of four")
     parser.add_argument("--throughput", action="store_true", help="only draws per second")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
@@ -169,7 +176,13 @@ def main(argv: list[str] | None = None) -> None:
         return
     if options.one:
         row = suite.by_name(options.one)
-        line = run_one(row, options.seeds[0], options.data_dir, started=options.started)
+        line = run_one(
+            row,
+            options.seeds[0],
+            options.data_dir,
+            num_samples=options.num_samples,
+            started=options.started,
+        )
         print(json.dumps(line))
         return
     names = [row.name for row in suite.ROWS] if options.all else options.model or goal_models
@@ -181,7 +194,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{row.name:22} skipped: {error}", flush=True)
             continue
         for seed in options.seeds:
-            line = in_fresh_process(row, seed, options.data_dir)
+            line = in_fresh_process(row, seed, options.data_dir, num_samples=options.num_samples)
             text = f"failed: {line}" if isinstance(line, str) else table_line(row, line)
             print(text if isinstance(line, dict) else f"{row.name:22} {seed:4d} {text}", flush=True)
 
