@@ -36,7 +36,7 @@ _DRAWS_PER_CHUNK = 4096
     data_fields=["data"],
     meta_fields=["program", "evidence", "evidence_note"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Target:
     """A model together with its data, as a pytree whose leaves are the data.
 
