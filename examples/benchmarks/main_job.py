@@ -4,8 +4,8 @@
     python examples/benchmarks/main_job.py --model seeds --seeds 0 1 2
     python examples/benchmarks/main_job.py --throughput
 
-The wall time counts everything from the start of the process: imports, compilation, training,
-sampling, summaries. Means and sds of every scalar are compared with the long NUTS runs under
+The wall time counts everything from the start of the process: imports, compilation, training
+and sampling. Means and sds of every scalar are compared with the long NUTS runs under
 `references/`; `--num-samples` is large enough that the noise of the draws themselves stays below
 the bounds. A run meets its goals when the last column says so; else it names what it missed.
 """
