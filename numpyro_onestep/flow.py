@@ -1,0 +1,154 @@
+r"""The flow map: step-conditioned, with exact log-determinants, scores and inverses.
+
+`T(z; t, d)` carries a point from time `t` to `t + d` in one evaluation of the network. One step is
+`T(z; 0, 1)`; `k` steps compose `T(.; i/k, 1/k)`. A step is a stack of gated residual blocks (see
+`networks`) whose log-gates and displacements are scaled by the length of the step,
+`kappa(t, d) / kappa(0, 1)`, so `T(z; t, 0) = z`. A composition of steps is again a stack of blocks, and
+everything below works for any stack.
+
+The log-determinant is that of the whole discrete map, so the importance weights of the draws are exact
+for every number of steps; nothing is integrated along a path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_onestep import log_det
+from numpyro_onestep.log_det import DiagonalPlusLowRank
+from numpyro_onestep.networks import Blocks, GatedResidualNetwork, Params
+from numpyro_onestep.schedules import CosineSchedule
+
+# Newton steps per block and the longest of them; a block is close to a diagonal affine map.
+_NEWTON_STEPS = 6
+_NEWTON_RADIUS = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowMap:
+    """The network together with its schedule; hashable, so that it can be static under `jit`.
+
+    Attributes:
+        network: gives the blocks of a step.
+        schedule: gives the length of a step.
+    """
+
+    network: GatedResidualNetwork
+    schedule: CosineSchedule = CosineSchedule()
+
+    @property
+    def dim(self) -> int:
+        """Length of a point."""
+        return self.network.dim
+
+    @property
+    def _total_length(self) -> jax.Array:
+        return self.schedule.kappa(jnp.zeros(()), jnp.ones(()))
+
+    def step(self, params: Params, t: jax.Array, d: jax.Array) -> Blocks:
+        """The blocks of `T(.; t, d)` for scalars `t`, `d`."""
+        blocks = self.network.blocks(params, t, d)
+        share = self.schedule.kappa(t, d) / self._total_length
+        return blocks._replace(gain=share * blocks.gain)
+
+    def steps(self, params: Params, num_steps: int = 1) -> Blocks:
+        """The blocks of the whole map in `num_steps` equal steps."""
+        size = 1.0 / num_steps
+        parts = [
+            self.step(params, jnp.asarray(i * size), jnp.asarray(size)) for i in range(num_steps)
+        ]
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+    def velocity(self, params: Params, x: jax.Array, t: jax.Array) -> jax.Array:
+        """`F(x, t) = dT(x; t, d)/dkappa` at `d = 0`: the network's estimate of `x + score_t(x)`."""
+        blocks = self.network.blocks(params, t, jnp.zeros(()))
+        h = blocks.gain * jnp.tanh(jnp.einsum("bwd,d->bw", blocks.hidden, x) + blocks.bias)
+        gate = jnp.einsum("bdw,bw->d", blocks.gate, h)
+        shift = jnp.einsum("bdw,bw->d", blocks.shift, h)
+        return (x * gate + shift) / self._total_length
+
+
+def _apply_block(block: Blocks, x: jax.Array) -> jax.Array:
+    h = block.gain * jnp.tanh(block.hidden @ x + block.bias)
+    return x * jnp.exp(block.gate @ h) + block.shift @ h
+
+
+def _jacobian(block: Blocks, x: jax.Array) -> DiagonalPlusLowRank:
+    tanh = jnp.tanh(block.hidden @ x + block.bias)
+    diagonal = jnp.exp(block.gate @ (block.gain * tanh))
+    left = (diagonal * x)[:, None] * block.gate + block.shift
+    return DiagonalPlusLowRank(diagonal, left * (block.gain * (1.0 - tanh**2)), block.hidden)
+
+
+def apply(blocks: Blocks, z: jax.Array) -> jax.Array:
+    """The map itself: `(dim,) -> (dim,)`."""
+    return jax.lax.scan(lambda x, block: (_apply_block(block, x), None), z, blocks)[0]
+
+
+def apply_with_log_det(blocks: Blocks, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The map with the determinant of its Jacobian.
+
+    Returns:
+        The image `(dim,)`, `log|det dT/dz|` and the sign of the determinant (-1 on a fold).
+    """
+
+    def body(carry: tuple[jax.Array, ...], block: Blocks) -> tuple[tuple[jax.Array, ...], None]:
+        x, total, sign = carry
+        block_sign, log_abs = log_det.slogdet(_jacobian(block, x))
+        return (_apply_block(block, x), total + log_abs, sign * block_sign), None
+
+    zero = jnp.zeros((), z.dtype)
+    (x, total, sign), _ = jax.lax.scan(body, (z, zero, zero + 1.0), blocks)
+    return x, total, sign
+
+
+def push_score(blocks: Blocks, z: jax.Array, score: jax.Array) -> tuple[jax.Array, jax.Array]:
+    r"""Carries the score of a density along the map.
+
+    If `z` has the score `s = grad log p0(z)`, then `x = T(z)` has, block by block,
+
+        grad log q(x) = J^-T (s - grad log|det J|)
+
+    (Vaitl et al., arXiv 2207.08219, recursive form). One inverse of size `min(dim, width)` serves the
+    gradient of the determinant and the solve.
+
+    Returns:
+        The image `(dim,)` and its score `(dim,)`.
+    """
+
+    def body(carry: tuple[jax.Array, jax.Array], block: Blocks) -> tuple[tuple, None]:
+        x, s = carry
+        (small, outer), pull = jax.vjp(lambda x: log_det.core(_jacobian(block, x)), x)
+        inverse = jnp.linalg.inv(small)
+        (gradient,) = pull((inverse.T, jnp.ones_like(outer)))
+        s = log_det.solve_transposed(_jacobian(block, x), inverse, s - gradient)
+        return (_apply_block(block, x), s), None
+
+    (x, s), _ = jax.lax.scan(body, (z, score), blocks)
+    return x, s
+
+
+def invert(
+    blocks: Blocks, x: jax.Array, num_newton: int = _NEWTON_STEPS
+) -> tuple[jax.Array, jax.Array]:
+    """A preimage of `x` by Newton's method, block by block from the last.
+
+    A preimage always exists; where the map folds, it is one of several.
+
+    Returns:
+        `z: (dim,)` and the distance `|T(z) - x|`, which tells whether Newton arrived.
+    """
+
+    def undo(y: jax.Array, block: Blocks) -> tuple[jax.Array, None]:
+        def newton(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            step = log_det.solve(_jacobian(block, x), y - _apply_block(block, x))
+            length = jnp.linalg.norm(step)
+            return x + step * jnp.minimum(1.0, _NEWTON_RADIUS / jnp.maximum(length, 1e-6)), None
+
+        return jax.lax.scan(newton, y, None, length=num_newton)[0], None
+
+    z, _ = jax.lax.scan(undo, x, blocks, reverse=True)
+    return z, jnp.linalg.norm(apply(blocks, z) - x)

@@ -1,0 +1,112 @@
+r"""Networks of the flow map: stacks of gated residual blocks, conditioned on time and step size.
+
+One block moves a point `x: (dim,)` to
+
+    x exp(s(x)) + m(x),    s = P_s h,  m = P_m h,  h = a tanh(Q x + c),
+
+with `Q: (width, dim)`, `P_s, P_m: (dim, width)` and `a, c: (width,)`. As `h` is bounded, so are the log-gate `s` and the
+displacement `m`: whatever the parameters, a block is a proper map that can be shrunk continuously to the
+identity, which is what makes signed weights exact without invertibility (see `importance`). Its Jacobian
+is a diagonal plus a matrix of rank `width`, which is what makes determinants cheap (see `log_det`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Params = Any
+"""A plain pytree of arrays."""
+
+
+class Blocks(NamedTuple):
+    """Gated residual blocks ready for use, stacked along the leading axis in order of application.
+
+    Attributes:
+        hidden: `Q`, `(num_blocks, width, dim)`.
+        bias: `c`, `(num_blocks, width)`; depends on time and step size.
+        gain: `a`, `(num_blocks, width)`; depends on time and step size.
+        gate: `P_s`, `(num_blocks, dim, width)`.
+        shift: `P_m`, `(num_blocks, dim, width)`.
+    """
+
+    hidden: jax.Array
+    bias: jax.Array
+    gain: jax.Array
+    gate: jax.Array
+    shift: jax.Array
+
+
+class _GatedResidual(nnx.Module):
+    """Weights of the blocks and the small network that adapts them to `(t, d)`."""
+
+    def __init__(self, dim: int, width: int, num_blocks: int, rngs: nnx.Rngs) -> None:
+        shape = (num_blocks, width, dim)
+        self.hidden = nnx.Param(jax.random.normal(rngs.params(), shape) / jnp.sqrt(dim))
+        self.bias = nnx.Param(0.5 * jax.random.normal(rngs.params(), (num_blocks, width)))
+        # Zero output weights: training starts from the identity, the Gaussian of the preconditioner.
+        self.gate = nnx.Param(jnp.zeros((num_blocks, dim, width)))
+        self.shift = nnx.Param(jnp.zeros((num_blocks, dim, width)))
+        self.features = nnx.Linear(_NUM_FEATURES, 32, rngs=rngs)
+        self.adaptation = nnx.Linear(
+            32, 2 * num_blocks * width, rngs=rngs, kernel_init=nnx.initializers.zeros
+        )
+
+    def __call__(self, t: jax.Array, d: jax.Array) -> Blocks:
+        adapted = self.adaptation(jnp.tanh(self.features(_time_features(t, d))))
+        bias, gain = adapted.reshape((2, *self.bias.shape))
+        return Blocks(
+            hidden=self.hidden[...],
+            bias=self.bias[...] + bias,
+            gain=1.0 + jnp.tanh(gain),
+            gate=self.gate[...],
+            shift=self.shift[...],
+        )
+
+
+_NUM_FEATURES = 8
+
+
+def _time_features(t: jax.Array, d: jax.Array) -> jax.Array:
+    angles = jnp.pi * jnp.array([1.0, 2.0])
+    parts = [jnp.sin(angles * t), jnp.cos(angles * t), jnp.sin(angles * d), jnp.cos(angles * d)]
+    return jnp.concatenate(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedResidualNetwork:
+    """A stack of gated residual blocks whose biases and gains depend on `(t, d)`.
+
+    Attributes:
+        dim: length of a point.
+        width: hidden units per block; also the largest size of a determinant.
+        num_blocks: blocks per step.
+    """
+
+    dim: int
+    width: int = 64
+    num_blocks: int = 3
+
+    def init(self, rng_key: jax.Array) -> Params:
+        """Parameters of the identity map, with random hidden features."""
+        return nnx.to_pure_dict(nnx.state(self._module(nnx.Rngs(rng_key)), nnx.Param))
+
+    def blocks(self, params: Params, t: jax.Array, d: jax.Array) -> Blocks:
+        """Blocks for a step of size `d` from time `t` (scalars), before scaling by its length."""
+        graphdef, state = self._structure
+        state = jax.tree.map(lambda leaf: leaf, state)
+        nnx.replace_by_pure_dict(state, params)
+        return nnx.merge(graphdef, state)(t, d)
+
+    def _module(self, rngs: nnx.Rngs) -> _GatedResidual:
+        return _GatedResidual(self.dim, self.width, self.num_blocks, rngs)
+
+    @functools.cached_property
+    def _structure(self) -> tuple[Any, Any]:
+        abstract = nnx.eval_shape(lambda: self._module(nnx.Rngs(0)))
+        return nnx.split(abstract, nnx.Param)

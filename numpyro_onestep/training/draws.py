@@ -1,0 +1,66 @@
+r"""Draws of the one-step (or few-step) sampler with their exact log-weights.
+
+log w = log gamma(m + L T(z)) + log|L| + log|det dT/dz| - log N(z; 0, I)
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from numpyro_onestep import flow as flows
+from numpyro_onestep.networks import Blocks
+from numpyro_onestep.preconditioner import Affine, log_density
+from numpyro_onestep.target import Target
+
+
+class Draws(NamedTuple):
+    """Draws with everything that their weights are made of, `n` of each.
+
+    Attributes:
+        base: draws from N(0, I), `(n, dim)`.
+        image: where the map takes them, in the coordinates of the preconditioner, `(n, dim)`.
+        log_density: of the target in those coordinates, `(n,)`.
+        score: its gradient, `(n, dim)`.
+        log_det: `log|det dT/dz|`, `(n,)`.
+        sign: sign of that determinant, `(n,)`.
+    """
+
+    base: jax.Array
+    image: jax.Array
+    log_density: jax.Array
+    score: jax.Array
+    log_det: jax.Array
+    sign: jax.Array
+
+    @property
+    def log_base(self) -> jax.Array:
+        """Log-density of the base draws, `(n,)`."""
+        return standard_normal_log_density(self.base)
+
+    @property
+    def log_weight(self) -> jax.Array:
+        """`log|w|`, `(n,)`."""
+        return self.log_density + self.log_det - self.log_base
+
+
+def standard_normal_log_density(z: jax.Array) -> jax.Array:
+    """`(..., dim) -> (...)`."""
+    return -0.5 * (z**2).sum(axis=-1) - 0.5 * z.shape[-1] * jnp.log(2.0 * jnp.pi)
+
+
+@functools.partial(jax.jit, static_argnames="num")
+def draw(target: Target, affine: Affine, blocks: Blocks, rng_key: jax.Array, num: int) -> Draws:
+    """`num` independent draws; one compiled program per number of draws and of steps."""
+    base = jax.random.normal(rng_key, (num, target.dim), affine.mean.dtype)
+    image, log_det, sign = jax.vmap(flows.apply_with_log_det, in_axes=(None, 0))(blocks, base)
+    value, score = value_and_score(target, affine, image)
+    return Draws(base, image, value, score, log_det, sign)
+
+
+def value_and_score(target: Target, affine: Affine, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-density `(n,)` of the target and its gradient `(n, dim)` at `z: (n, dim)`."""
+    return jax.vmap(jax.value_and_grad(functools.partial(log_density, target, affine)))(z)
