@@ -1,0 +1,77 @@
+"""Everything that the verdict draws on, in one place."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..importance import Evidence
+from .coverage import Coverage
+
+EvidenceStatus = Literal["normalised", "noted", "refused"]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The findings about one run; what was not measured is None. Natural logarithms throughout.
+
+    Attributes:
+        num_draws: S, number of weighted one-step draws.
+        finite_share: share of draws, in [0, 1], whose weight is a known number.
+        ess_fraction: Kish's effective sample size per draw, in [0, 1].
+        pareto_k: PSIS k-hat of the weights; inf where the fit failed.
+        folded_fraction: share of draws, in [0, 1], with a negative determinant.
+        one_step: evidence from the one-step draws, as computed, whatever `evidence_status` says.
+        coverage: points moved by MCMC against the draws. Without it no run is reliable.
+        moved_acceptance: mean acceptance of the steps that moved the points, in [0, 1].
+        few_step: evidence from draws of the same sampler in more steps.
+        few_step_pareto_k: PSIS k-hat of the few-step weights.
+        halves_z: evidence of one half of the draws against the other, in joint standard errors.
+        evidence_status: whether the model's density is normalised, so that the evidence is
+            p(y); "noted": kept with a reservation; "refused": not reported.
+        evidence_note: the reason in a sentence, "" if normalised.
+        stopped_early: why training ended before its time ("interrupted", "time limit"), or "".
+        training_diverged: training or its density went to infinity and did not come back.
+    """
+
+    num_draws: int
+    finite_share: float
+    ess_fraction: float
+    pareto_k: float
+    folded_fraction: float
+    one_step: Evidence
+    coverage: Coverage | None = None
+    moved_acceptance: float | None = None
+    few_step: Evidence | None = None
+    few_step_pareto_k: float | None = None
+    halves_z: float | None = None
+    evidence_status: EvidenceStatus = "normalised"
+    evidence_note: str = ""
+    stopped_early: str = ""
+    training_diverged: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no run can have; NaN passes and fails its rule."""
+        if self.num_draws < 1:
+            raise ValueError(f"expected num_draws >= 1; got {self.num_draws}")
+        for name in ("finite_share", "ess_fraction", "folded_fraction", "moved_acceptance"):
+            value = getattr(self, name)
+            if value is not None and (value < 0 or value > 1 + 1e-6):
+                raise ValueError(f"expected {name} in [0, 1]; got {value}")
+        if self.evidence_status not in ("normalised", "noted", "refused"):
+            raise ValueError(
+                "expected evidence_status to be 'normalised', 'noted' or 'refused';"
+                f" got {self.evidence_status!r}"
+            )
+
+    @property
+    def ess_count(self) -> float:
+        """Kish's effective sample size as a number of draws."""
+        return self.ess_fraction * self.num_draws
+
+    @property
+    def few_step_testifies(self) -> bool:
+        """Whether the few-step evidence is good enough to contradict the one-step evidence."""
+        if self.few_step is None or self.few_step_pareto_k is None:
+            return False
+        finite = math.isfinite(self.few_step.log_evidence) and math.isfinite(self.few_step.se)
+        return finite and self.few_step_pareto_k <= 0.7

@@ -1,0 +1,43 @@
+"""Every limit of the verdict, with its reason."""
+
+# Quantiles good to a few per cent of an sd and log Z to 0.05: the number asked of MCMC (Vehtari
+# et al. 2021, "Rank-normalization, folding, and localization: an improved R-hat").
+MIN_RELIABLE_ESS = 400
+# Below, log Z is off by 0.14 or more, and the ends of a 95 % interval are single draws.
+MIN_USABLE_ESS = 50
+# The chains of the posterior group accept too seldom below; weighted draws lose nothing.
+MIN_RELIABLE_FRACTION = 0.1
+
+# From here on weights have no variance: errors shrink more slowly than 1/sqrt(S), and ESS, means
+# and errors all hang on the largest weight seen. The limit for usable is importance's own.
+MAX_RELIABLE_K = 0.5
+
+# A few unknown weights may be a corner of the support; at one draw in a hundred it is a region.
+MIN_USABLE_FINITE = 0.99
+
+# Equally weighted draws leave folded ones out: at most about this share of them is misplaced.
+MAX_RELIABLE_FOLDED, MAX_USABLE_FOLDED = 0.01, 0.05
+
+# Errors of log Z beyond which a Bayes factor is off by 10 %, by 65 %.
+MAX_RELIABLE_SE, MAX_USABLE_SE = 0.1, 0.5
+
+# Two estimates of log Z disagree beyond 4 joint errors (1 in 16,000 by chance if errors were
+# normal, rather 1 in 1000 for skewed ones) and beyond a difference that decides anything: a Bayes
+# factor off by 5 %, or by 28 %.
+MAX_Z = 4.0
+SMALL_NATS, LARGE_NATS = 0.05, 0.25
+# Standard errors here are on the safe side: between healthy halves |z| stays below 3.1 in 10,000
+# repeats (log-normal weights up to sd 2, Pareto weights up to k = 0.6, S = 1000 and 4000).
+MAX_HALVES_Z, GROSS_HALVES_Z = 3.5, 5.0
+
+# What moved points find is a lower end: chains with a few steps enter a missed part only a little
+# (a funnel without the 16 % of its neck shows as an excess of 1-2 %). Only a significant excess
+# below this is let pass as harmless.
+MIN_MISSED = 0.003
+# Moved points must be able to show a missed part of this size, or they prove too little.
+MAX_DETECTABLE = 0.03
+# Moves that stand still prove nothing.
+MIN_ACCEPTANCE = 0.1
+MAX_CORRELATION = 0.95
+# Where the inverse map fails nobody knows the weight: the points may all be missed ones.
+MAX_FAILED, GROSS_FAILED = 0.01, 0.1

@@ -1,0 +1,34 @@
+"""What a rule is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ..checks import Checks
+
+Severity = Literal["note", "usable_with_weights", "unreliable"]
+
+NOTE: Severity = "note"
+USABLE: Severity = "usable_with_weights"
+UNRELIABLE: Severity = "unreliable"
+
+MORE_TIME = "Give the sampler more training time, reparametrise the model, or use NUTS."
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row: where `applies`, the verdict is at best `severity`, for the reason in `sentence`.
+
+    A note leaves the verdict as it is. `sentence` is asked only where the rule applies; it names
+    the numbers, what they mean for the user and what to do.
+    """
+
+    name: str
+    severity: Severity
+    applies: Callable[[Checks], bool]
+    sentence: Callable[[Checks], str]
+
+
+def percent(share: float) -> str:
+    """`share` in [0, 1] as a percentage with two digits."""
+    return f"{100 * share:.2g} %"

@@ -1,0 +1,104 @@
+"""Rules on points of the posterior that the sampler did not propose."""
+
+from collections.abc import Callable
+
+from .. import limits
+from ..checks import Checks
+from .base import MORE_TIME, UNRELIABLE, USABLE, Rule, percent
+
+
+def _missed(checks: Checks) -> bool:
+    moved = checks.coverage
+    return moved is not None and moved.alarm and moved.excess_share >= limits.MIN_MISSED
+
+
+def _maybe_missed(checks: Checks) -> bool:
+    return checks.coverage is not None and checks.coverage.doubtful
+
+
+def _missed_sentence(checks: Checks) -> str:
+    moved = checks.coverage
+    assert moved is not None
+    return (
+        f"Markov chains that started at the draws {'found' if moved.alarm else 'may have found'}"
+        f" parts of the posterior that the draws miss: {percent(moved.beyond_share)} of the"
+        f" {moved.num_moved} moved points have a larger weight than any draw, where"
+        f" {percent(moved.beyond_expected)} are expected (p = {moved.p_value:.1g}). About"
+        f" {percent(moved.excess_share)} of the posterior, more if the chains did not get far, is"
+        f" missing from means, intervals and evidence. {MORE_TIME}"
+    )
+
+
+def _unconfirmed(nats: float) -> Callable[[Checks], bool]:
+    def applies(checks: Checks) -> bool:
+        moved = checks.coverage
+        if moved is None:
+            return False
+        return moved.mean_z < -limits.MAX_Z and moved.expected_eubo - moved.eubo > nats
+
+    return applies
+
+
+def _unconfirmed_sentence(checks: Checks) -> str:
+    moved = checks.coverage
+    assert moved is not None
+    return (
+        f"Moved points of the posterior have smaller weights than the draws predict: log w is"
+        f" {moved.eubo:.3f} on average against {moved.expected_eubo:.3f}, {-moved.mean_z:.1f}"
+        " standard errors less. The posterior does not confirm the largest weights, or the chains"
+        " stayed in one part of it. Take more draws, in double precision if the log-density is"
+        " large."
+    )
+
+
+def _inverse_failed(limit: float) -> Callable[[Checks], bool]:
+    return lambda checks: checks.coverage is not None and not checks.coverage.failed_share <= limit
+
+
+def _inverse_sentence(checks: Checks) -> str:
+    assert checks.coverage is not None
+    return (
+        f"The weight of {percent(checks.coverage.failed_share)} of the moved points is unknown,"
+        " because the map could not be inverted there. They may lie in parts of the posterior that"
+        f" the sampler cannot propose. {MORE_TIME}"
+    )
+
+
+def _flaw(checks: Checks) -> str:
+    """Why nothing has been shown about coverage; "" where it has."""
+    moved = checks.coverage
+    if moved is None:
+        return "no points of the posterior were moved by Markov chains"
+    if not moved.detectable_share <= limits.MAX_DETECTABLE:
+        return (
+            f"{moved.num_moved} moved points from {moved.num_ancestors} different draws would show"
+            f" no missed part below {percent(moved.detectable_share)} of the posterior"
+        )
+    if checks.moved_acceptance is not None and not (
+        checks.moved_acceptance >= limits.MIN_ACCEPTANCE
+    ):
+        return f"only {percent(checks.moved_acceptance)} of the moves were accepted"
+    if not moved.move_correlation <= limits.MAX_CORRELATION:
+        return (
+            "the chains hardly moved, since log-weights before and after correlate at"
+            f" {moved.move_correlation:.2f}"
+        )
+    return ""
+
+
+def _unseen_sentence(checks: Checks) -> str:
+    return (
+        "Parts of the posterior that the draws miss could have gone unseen:"
+        f" {_flaw(checks)}. Weights alone never show such parts; compare with NUTS."
+    )
+
+
+COVERAGE_RULES = (
+    Rule("coverage", UNRELIABLE, _missed, _missed_sentence),
+    Rule("coverage", USABLE, _maybe_missed, _missed_sentence),
+    Rule("confirmation", UNRELIABLE, _unconfirmed(limits.LARGE_NATS), _unconfirmed_sentence),
+    Rule("confirmation", USABLE, _unconfirmed(limits.SMALL_NATS), _unconfirmed_sentence),
+    Rule("inverse", UNRELIABLE, _inverse_failed(limits.GROSS_FAILED), _inverse_sentence),
+    Rule("inverse", USABLE, _inverse_failed(limits.MAX_FAILED), _inverse_sentence),
+    Rule("witness", USABLE, lambda c: _flaw(c) != "", _unseen_sentence),
+)

@@ -1,0 +1,131 @@
+"""Rules on the course of training and on the weights of the draws taken by themselves."""
+
+from ...importance import pareto_k_threshold
+from .. import limits
+from ..checks import Checks
+from .base import MORE_TIME, UNRELIABLE, USABLE, Rule, percent
+
+
+def _diverged(checks: Checks) -> str:
+    return (
+        "Training diverged: the posterior may be improper. Check that every parameter has a"
+        " proper prior."
+    )
+
+
+def _stopped(checks: Checks) -> str:
+    return (
+        f"Training was stopped early ({checks.stopped_early}): the best sampler so far was kept."
+        " Let it run to its end before you rely on it."
+    )
+
+
+def _mostly_unknown(checks: Checks) -> str:
+    return (
+        f"Only {percent(checks.finite_share)} of the {checks.num_draws} draws have a known weight;"
+        " at the others the log-density is NaN or infinite. Find the cause in the model (an"
+        " overflow, the logarithm of zero) or run in double precision."
+    )
+
+
+def _some_unknown(checks: Checks) -> str:
+    return (
+        f"{percent(1 - checks.finite_share)} of the {checks.num_draws} draws have an unknown"
+        " weight, because the log-density is NaN or infinite there. They are left out, which is"
+        " right only where the posterior has no mass, and no evidence is reported."
+    )
+
+
+def _ess(checks: Checks) -> str:
+    return (
+        f"The {checks.num_draws} draws are worth {checks.ess_count:.0f} independent ones"
+        f" ({percent(checks.ess_fraction)})."
+    )
+
+
+def _ess_tiny(checks: Checks) -> str:
+    return (
+        f"{_ess(checks)} Any summary needs {limits.MIN_USABLE_ESS} at least. Take more draws if"
+        f" there were few. {MORE_TIME}"
+    )
+
+
+def _ess_small(checks: Checks) -> str:
+    return f"{_ess(checks)} Take more draws until they are worth {limits.MIN_RELIABLE_ESS}."
+
+
+def _ess_fraction(checks: Checks) -> str:
+    return f"{_ess(checks)} The posterior chains repeat draws too often: use the weighted draws."
+
+
+def _heavy_tail(checks: Checks) -> str:
+    return (
+        f"The weights have too heavy a tail: Pareto k-hat is {checks.pareto_k:.2f}, above"
+        f" {pareto_k_threshold(checks.num_draws):.2f} for {checks.num_draws} draws. A few draws"
+        " carry every estimate, and standard errors are too small by an unknown factor."
+        f" {MORE_TIME}"
+    )
+
+
+def _rather_heavy_tail(checks: Checks) -> str:
+    return (
+        f"The weights have a rather heavy tail: Pareto k-hat is {checks.pareto_k:.2f}, where errors"
+        f" stop shrinking as they should from {limits.MAX_RELIABLE_K} on. Use the weighted draws,"
+        " and take the standard error of the evidence as it is: it allows for the tail."
+    )
+
+
+def _many_folds(checks: Checks) -> str:
+    return (
+        f"The map folds over at {percent(checks.folded_fraction)} of the {checks.num_draws} draws:"
+        " those have negative weights, which no equally weighted sample can hold, and estimates"
+        f" cancel. {MORE_TIME}"
+    )
+
+
+def _few_folds(checks: Checks) -> str:
+    return (
+        f"The map folds over at {percent(checks.folded_fraction)} of the {checks.num_draws} draws."
+        " Signed weights account for it, the posterior chains leave those draws out: use the"
+        " weighted draws."
+    )
+
+
+TRAINING_RULES = (
+    Rule("training", UNRELIABLE, lambda c: c.training_diverged, _diverged),
+    Rule("stopped", USABLE, lambda c: c.stopped_early != "", _stopped),
+)
+
+WEIGHT_RULES = (
+    Rule(
+        "finite",
+        UNRELIABLE,
+        lambda c: not c.finite_share >= limits.MIN_USABLE_FINITE,
+        _mostly_unknown,
+    ),
+    Rule("finite", USABLE, lambda c: not c.finite_share >= 1.0, _some_unknown),
+    Rule("ess", UNRELIABLE, lambda c: not c.ess_count >= limits.MIN_USABLE_ESS, _ess_tiny),
+    Rule("ess", USABLE, lambda c: not c.ess_count >= limits.MIN_RELIABLE_ESS, _ess_small),
+    Rule(
+        "ess",
+        USABLE,
+        lambda c: not c.ess_fraction >= limits.MIN_RELIABLE_FRACTION,
+        _ess_fraction,
+    ),
+    Rule(
+        "pareto k",
+        UNRELIABLE,
+        lambda c: not c.pareto_k <= pareto_k_threshold(c.num_draws),
+        _heavy_tail,
+    ),
+    Rule("pareto k", USABLE, lambda c: not c.pareto_k < limits.MAX_RELIABLE_K, _rather_heavy_tail),
+    Rule(
+        "folds",
+        UNRELIABLE,
+        lambda c: not c.folded_fraction <= limits.MAX_USABLE_FOLDED,
+        _many_folds,
+    ),
+    Rule(
+        "folds", USABLE, lambda c: not c.folded_fraction <= limits.MAX_RELIABLE_FOLDED, _few_folds
+    ),
+)
