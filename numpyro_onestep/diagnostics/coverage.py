@@ -17,8 +17,8 @@ observations than they seem. A smooth tail that only the largest weights reach t
 alarm; k-hat speaks for it.
 
 The means of log w are reported, and compared in standard errors (`mean_z`), but raise no alarm
-upwards: with heavy-tailed weights the weighted mean over the draws is skewed and too low, so that
-one in ten healthy runs would disagree.
+upwards: with heavy-tailed weights the weighted mean over the draws is skewed and too low, and one
+in ten healthy runs with k = 0.6 would disagree.
 
 Ancestors come from the draws themselves, so both sides err together and the test is conservative.
 
@@ -145,7 +145,8 @@ def coverage(
     | 1 % | 87 % | 93 % | 2 % | 5 % |
 
     Where q fades out instead of ending (a width of 0.05), a few draws in the region carry weights
-    large enough to be compatible with the moved points: the alarm finds 30 %, k-hat > 0.7 all.
+    large enough to be compatible with the moved points: of regions of 5 % the alarm finds 20-40 %
+    and k-hat > 0.7 all.
 
     Raises:
         ValueError: for arrays of unequal length, ancestors outside [0, S), no moved point, or
