@@ -1,3 +1,14 @@
 """One-step posterior draws, exact weights, evidence and a verdict for any NumPyro model."""
 
-__all__: list[str] = []
+from numpyro_onestep.diagnostics import Verdict
+from numpyro_onestep.inference import OneStepDraws, OneStepInference
+from numpyro_onestep.plots import plot_posterior_and_weights
+from numpyro_onestep.training import TrainingSettings
+
+__all__ = [
+    "OneStepDraws",
+    "OneStepInference",
+    "TrainingSettings",
+    "Verdict",
+    "plot_posterior_and_weights",
+]

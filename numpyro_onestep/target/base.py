@@ -63,6 +63,11 @@ class Target:
         return self.program.dim
 
     @property
+    def enumerates(self) -> bool:
+        """Whether the model has discrete latent sites, which the density sums out."""
+        return self.program.enumerate_dim is not None
+
+    @property
     def site_slices(self) -> dict[str, slice]:
         """Slice of the unconstrained vector per latent site, in sorted order of names."""
         return self.program.site_slices

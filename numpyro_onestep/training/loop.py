@@ -38,6 +38,8 @@ from numpyro_onestep.training.settings import TrainingSettings
 _NEWTON_STEPS = 2
 _MAX_GRADIENT_NORM = 5.0
 _LAST_RATE = 1e-3
+# A Gaussian fit with a standard deviation beyond this has found no posterior.
+_MAX_SCALE = 1e10
 
 
 @struct.dataclass
@@ -111,6 +113,9 @@ def train(
     affine, elbo = fit_gaussian(target, start, key_fit)
     history.gaussian_elbo = np.asarray(elbo, float).tolist()
     history.num_gradients += 64 * len(history.gaussian_elbo)
+
+    # Along a direction in which the density has no end, the scale doubles with every few steps.
+    history.diverged = not bool(jnp.abs(affine.factor).max() < _MAX_SCALE)
 
     flow = FlowMap(GatedResidualNetwork(target.dim, settings.width, settings.num_blocks))
     params = _init(flow, key_init)

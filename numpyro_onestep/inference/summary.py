@@ -1,0 +1,41 @@
+"""The text of `print_summary`."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from numpyro_onestep.inference_data import group_dataset, list_attr, summary
+
+_WIDTH = 88
+
+
+def format_summary(result: Any, *, prob: float = 0.9) -> str:
+    """Table of the posterior, evidence, quality of the weights, verdict and its reasons."""
+    stats = group_dataset(result, "sample_stats")
+    training = group_dataset(result, "training")
+    num_draws = group_dataset(result, "importance").sizes["importance_draw"]
+    ess = float(stats["ess_importance"])
+    table = summary(result, prob=prob).to_string(float_format=lambda value: f"{value:.2f}")
+    log_evidence, se = float(stats["log_evidence"]), float(stats["log_evidence_se"])
+    shown = f"{log_evidence:.3f} +- {se:.3f}" if np.isfinite(log_evidence) else "not available"
+    lines = [
+        table,
+        "",
+        f"log evidence          {shown}",
+        f"effective draws       {ess:.0f} of {num_draws} ({ess / num_draws:.0%})",
+        f"Pareto k-hat          {float(stats['pareto_k']):.2f}",
+        f"acceptance            {float(stats['acceptance_rate'].mean()):.2f}",
+        f"target gradients      {int(training['num_target_gradients']):,}",
+        f"seconds               {float(training['seconds_total']):.1f}",
+        f"verdict               {result.attrs['verdict']}",
+    ]
+    notes = [*list_attr(result, "verdict_reasons"), result.attrs.get("evidence_note", "")]
+    for note in notes:
+        if note:
+            lines.append(
+                textwrap.fill(str(note), _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+            )
+    return "\n".join(lines)
