@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep.diagnostics import Checks, Coverage, coverage, independent_halves
@@ -21,16 +22,17 @@ from numpyro_onestep.training import (
     Draws,
     TrainedSampler,
     TrainingHistory,
-    TrainingSettings,
     move,
 )
+
+# Transitions of the points that test the coverage: as many as it took to walk into a dropped neck.
+_NUM_MOVES = 20
 
 
 def measure(
     target: Target,
     sampler: TrainedSampler,
     history: TrainingHistory,
-    settings: TrainingSettings,
     draws: WeightedDraws,
     log_evidence: Evidence,
     pareto_k: float,
@@ -47,7 +49,7 @@ def measure(
     chunk = len(first_chunk.base)
     more, _ = weighted_draws(target, sampler, more_blocks, key_more, chunk, chunk)
     _, more_k = psis(more.log_weight)
-    moved, acceptance = _moved(target, sampler, settings, blocks, first_chunk, key_move, resolution)
+    moved, acceptance = _moved(target, sampler, blocks, first_chunk, key_move, resolution)
     return Checks(
         num_draws=len(draws.log_weight),
         finite_share=finite_share(draws.log_weight),
@@ -70,7 +72,6 @@ def measure(
 def _moved(
     target: Target,
     sampler: TrainedSampler,
-    settings: TrainingSettings,
     blocks: Blocks,
     draws: Draws,
     rng_key: jax.Array,
@@ -81,7 +82,14 @@ def _moved(
     if not np.isfinite(log_weight).any():
         return None, 0.0
     moved = move(
-        target, sampler.affine, blocks, draws, sampler.step_size, rng_key, settings.num_moves
+        target,
+        sampler.affine,
+        blocks,
+        draws,
+        sampler.step_size,
+        jnp.full((), jnp.inf, draws.log_density.dtype),
+        jnp.asarray(_NUM_MOVES),
+        rng_key,
     )
     found = coverage(
         log_weight,

@@ -299,7 +299,6 @@ class OneStepInference:
             target,
             trained,
             history,
-            self.settings,
             draws,
             found,
             pareto_k,

@@ -121,6 +121,7 @@ def train(
     params = _init(flow, key_init)
     state = _State(params, params, _optimiser(settings).init(params))
     step_size = initial_step_size(start)
+    max_weight = jnp.sqrt(jnp.asarray(settings.num_points, start.dtype))
     buffer: list[MovedPoints] = []
     # Rounds of annealing done so far; negative before the first.
     annealed = -1
@@ -139,7 +140,16 @@ def train(
                 history.stopped = "time limit"
             if history.diverged or limit:
                 break
-            moved = move(target, affine, blocks, draws, step_size, key_move, settings.num_moves)
+            moved = move(
+                target,
+                affine,
+                blocks,
+                draws,
+                step_size,
+                max_weight,
+                jnp.asarray(settings.num_moves),
+                key_move,
+            )
             step_size = adapted_step_size(step_size, moved.acceptance)
             # The first round stands in for those that are still missing: one shape, one program.
             buffer = (buffer or [moved] * (settings.num_buffered - 1)) + [moved]
@@ -227,7 +237,8 @@ def _improve(
         batch = _batch(target, affine, flow, settings, state, points, key)
 
         def loss(params: Params) -> jax.Array:
-            return sum(w * o.loss(flow, params, batch) for w, o in settings.objectives)
+            terms = [w * o.loss(flow, params, batch) for w, o in settings.objectives]
+            return jnp.stack(terms).sum()
 
         gradient = jax.grad(loss)(state.params)
         updates, optimiser_state = optimiser.update(gradient, state.optimiser)

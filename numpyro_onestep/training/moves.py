@@ -1,12 +1,12 @@
 r"""Resample-move: draws become posterior points that the sampler did not propose.
 
-Draws are resampled by their truncated weights (w <= sqrt(n) mean w; Ionides, 2008) and moved by MALA
-transitions, which leave the posterior invariant: whatever the sampler lacks, the moves drift towards.
+Draws are resampled by their weights and moved by MALA transitions, which leave the posterior
+invariant: whatever the sampler lacks, the moves drift towards. For training the weights are
+truncated (w <= sqrt(n) mean w; Ionides, 2008), so that a poor sampler still yields many points.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -24,6 +24,9 @@ from numpyro_onestep.training.draws import (
 
 # Newton's residual, in units of z, up to which a preimage counts as found.
 _MAX_RESIDUAL = 1e-2
+# Step sizes, as multiples of the adapted one, that points take in turn: in the neck of a funnel a
+# step that suits the bulk is never accepted.
+_MOVE_SCALES = (1.0, 1.0, 0.3, 0.1)
 
 
 class MovedPoints(NamedTuple):
@@ -36,7 +39,7 @@ class MovedPoints(NamedTuple):
         usable: whether the preimage was found, `(n,)`.
         log_weight: `log|w|` of the map at the points, `(n,)`; NaN without preimage.
         ancestors: index of the draw that each point started from, `(n,)`.
-        acceptance: share of accepted moves, `()`.
+        acceptance: share of accepted moves of the longest step, `()`.
     """
 
     points: jax.Array
@@ -48,54 +51,68 @@ class MovedPoints(NamedTuple):
     acceptance: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="num_moves")
+@jax.jit
 def move(
     target: Target,
     affine: Affine,
     blocks: Blocks,
     draws: Draws,
     step_size: jax.Array,
+    max_weight: jax.Array,
+    num_moves: jax.Array,
     rng_key: jax.Array,
-    num_moves: int,
 ) -> MovedPoints:
-    """Resamples as many points as there are draws and moves each `num_moves` times."""
-    key_uniform, key_noise = jax.random.split(rng_key)
-    num = len(draws.image)
-    uniforms = jax.random.uniform(key_uniform, (num_moves + 1, num), draws.image.dtype)
-    ancestors = _resample(draws, uniforms[-1, 0])
-    start = (draws.image[ancestors], draws.log_density[ancestors], draws.score[ancestors])
+    """Resamples as many points as there are draws and moves each `num_moves` times.
 
-    def transition(state: tuple, random: tuple) -> tuple[tuple, jax.Array]:
-        z, value, score = state
-        key, uniform = random
-        noise = jax.random.normal(key, z.shape, z.dtype)
-        drift = 0.5 * step_size**2
-        proposal = z + drift * score + step_size * noise
+    Args:
+        target: the model.
+        affine: the preconditioner.
+        blocks: the map that made the draws.
+        draws: `n` of them.
+        step_size: of MALA, the longest; see `_MOVE_SCALES`.
+        max_weight: weights are cut at this multiple of their mean before resampling; inf for none.
+        num_moves: transitions per point; not static, so that any number shares one program.
+        rng_key: for all of it.
+    """
+    key_resample, key_moves = jax.random.split(rng_key)
+    ancestors = _resample(draws, max_weight, jax.random.uniform(key_resample))
+    start = (draws.image[ancestors], draws.log_density[ancestors], draws.score[ancestors])
+    num, dim = draws.image.shape
+    scale = jnp.asarray(_MOVE_SCALES, step_size.dtype)[jnp.arange(num) % len(_MOVE_SCALES)]
+    step = (step_size * scale)[:, None]
+
+    def transition(i: jax.Array, carry: tuple) -> tuple:
+        z, value, score, accepted = carry
+        key_noise, key_accept = jax.random.split(jax.random.fold_in(key_moves, i))
+        noise = jax.random.normal(key_noise, z.shape, z.dtype)
+        drift = 0.5 * step**2
+        proposal = z + drift * score + step * noise
         new_value, new_score = value_and_score(target, affine, proposal)
-        backward = (z - proposal - drift * new_score) / step_size
+        backward = (z - proposal - drift * new_score) / step
         log_ratio = new_value - value + 0.5 * ((noise**2).sum(-1) - (backward**2).sum(-1))
         # A comparison with NaN is false: points where the density is not finite are never entered.
-        accept = (jnp.log(uniform) < log_ratio) & jnp.isfinite(new_score).all(-1)
-        state = (
+        accept = jnp.log(jax.random.uniform(key_accept, value.shape, value.dtype)) < log_ratio
+        accept &= jnp.isfinite(new_value) & jnp.isfinite(new_score).all(-1)
+        return (
             jnp.where(accept[:, None], proposal, z),
             jnp.where(accept, new_value, value),
             jnp.where(accept[:, None], new_score, score),
+            accepted + accept,
         )
-        return state, accept.mean()
 
-    random = (jax.random.split(key_noise, num_moves), uniforms[:-1])
-    state, accepted = jax.lax.scan(transition, start, random)
-    points, value, score = state
+    state = jax.lax.fori_loop(0, num_moves, transition, (*start, jnp.zeros(num)))
+    points, value, score, accepted = state
+    acceptance = accepted[:: len(_MOVE_SCALES)].mean() / num_moves
     preimages, residual = jax.vmap(flows.invert, in_axes=(None, 0))(blocks, points)
     usable = residual < _MAX_RESIDUAL
     _, log_det, _ = jax.vmap(flows.apply_with_log_det, in_axes=(None, 0))(blocks, preimages)
     log_weight = value + log_det - standard_normal_log_density(preimages)
     log_weight = jnp.where(usable, log_weight, jnp.nan)
-    return MovedPoints(points, score, preimages, usable, log_weight, ancestors, accepted.mean())
+    return MovedPoints(points, score, preimages, usable, log_weight, ancestors, acceptance)
 
 
-def _resample(draws: Draws, offset: jax.Array) -> jax.Array:
-    """Systematic resampling by truncated weights; folded and non-finite draws have none.
+def _resample(draws: Draws, max_weight: jax.Array, offset: jax.Array) -> jax.Array:
+    """Systematic resampling; folded and non-finite draws have no weight.
 
     `offset` is uniform on (0, 1), for all ticks together.
     """
@@ -103,8 +120,8 @@ def _resample(draws: Draws, offset: jax.Array) -> jax.Array:
     usable = jnp.isfinite(log_weight) & (draws.sign > 0) & jnp.isfinite(draws.score).all(-1)
     log_weight = jnp.where(usable, log_weight, -jnp.inf)
     weight = jnp.exp(log_weight - jnp.max(log_weight))
+    weight = jnp.minimum(weight, max_weight * weight.mean())
     num = len(weight)
-    weight = jnp.minimum(weight, jnp.sqrt(num) * weight.mean())
     edges = jnp.cumsum(weight) / weight.sum()
     ticks = (jnp.arange(num) + offset) / num
     return jnp.clip(jnp.searchsorted(edges, ticks), 0, num - 1)
