@@ -13,8 +13,6 @@ parameters, so neither does the speed of convergence.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -33,6 +31,8 @@ _LAST_RATE = 0.02
 _RADIUS = 3.0
 # Beyond this dimension the fit stays diagonal: an eigendecomposition per step would dominate.
 _MAX_DENSE_DIM = 300
+NUM_FIT_GRADIENTS = _STEPS * _DRAWS
+"""Gradients of the target that one fit takes."""
 
 
 @struct.dataclass
@@ -68,10 +68,8 @@ def log_density(target: Target, affine: Affine, z: jax.Array) -> jax.Array:
     return target.log_density(affine.forward(z)) + affine.log_det
 
 
-@functools.partial(jax.jit, static_argnames="num_draws")
-def fit_gaussian(
-    target: Target, start: jax.Array, rng_key: jax.Array, num_draws: int = _DRAWS
-) -> tuple[Affine, jax.Array]:
+@jax.jit
+def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> tuple[Affine, jax.Array]:
     """Fits mean and covariance from `start: (dim,)`.
 
     Returns:
@@ -79,7 +77,7 @@ def fit_gaussian(
     """
     dim = target.dim
     dense = dim <= _MAX_DENSE_DIM
-    half = num_draws // 2
+    half = _DRAWS // 2
     value_and_grad = jax.vmap(jax.value_and_grad(target.log_density))
 
     def step(

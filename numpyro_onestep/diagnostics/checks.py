@@ -25,6 +25,8 @@ class Checks:
         moved_acceptance: mean acceptance of the steps that moved the points, in [0, 1].
         few_step: evidence from draws of the same sampler in more steps.
         few_step_pareto_k: PSIS k-hat of the few-step weights.
+        missed_share: share of the evidence, in [0, 1], in regions that fits from other starts found
+            and the draws do not reach.
         halves_z: evidence of one half of the draws against the other, in joint standard errors.
         evidence_status: whether the model's density is normalised, so that the evidence is
             p(y); "noted": kept with a reservation; "refused": not reported.
@@ -43,6 +45,7 @@ class Checks:
     moved_acceptance: float | None = None
     few_step: Evidence | None = None
     few_step_pareto_k: float | None = None
+    missed_share: float | None = None
     halves_z: float | None = None
     evidence_status: EvidenceStatus = "normalised"
     evidence_note: str = ""
@@ -53,7 +56,8 @@ class Checks:
         """Refuse numbers that no run can have; NaN passes and fails its rule."""
         if self.num_draws < 1:
             raise ValueError(f"expected num_draws >= 1; got {self.num_draws}")
-        for name in ("finite_share", "ess_fraction", "folded_fraction", "moved_acceptance"):
+        shares = ("finite_share", "ess_fraction", "folded_fraction")
+        for name in (*shares, "moved_acceptance", "missed_share"):
             value = getattr(self, name)
             if value is not None and (value < 0 or value > 1 + 1e-6):
                 raise ValueError(f"expected {name} in [0, 1]; got {value}")

@@ -17,14 +17,20 @@ from numpyro_onestep.importance import (
 from numpyro_onestep.inference.drawing import WeightedDraws, weighted_draws
 from numpyro_onestep.inference_data import psis
 from numpyro_onestep.networks import Blocks
+from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
 from numpyro_onestep.training import (
     Draws,
+    MovedPoints,
     TrainedSampler,
     TrainingHistory,
+    draw,
+    log_weight_at,
     move,
 )
 
+# Nats above the largest weight of a draw from which on a point counts as out of reach.
+_MARGIN = 1.0
 # Transitions of the points that test the coverage: as many as it took to walk into a dropped neck.
 _NUM_MOVES = 20
 
@@ -44,7 +50,7 @@ def measure(
 ) -> Checks:
     """Everything that the verdict draws on; one-step means "in the user's number of steps"."""
     blocks = sampler.flow.steps(sampler.params, num_steps)
-    key_more, key_move = (jax.random.fold_in(rng_key, i) for i in range(2))
+    key_more, key_move, key_rivals = (jax.random.fold_in(rng_key, i) for i in range(3))
     more_blocks = sampler.flow.steps(sampler.params, 2 * num_steps)
     chunk = len(first_chunk.base)
     more, _ = weighted_draws(target, sampler, more_blocks, key_more, chunk, chunk)
@@ -61,6 +67,9 @@ def measure(
         moved_acceptance=acceptance,
         few_step=evidence(more.log_weight, more.sign, pareto_k=more_k, resolution=resolution),
         few_step_pareto_k=more_k,
+        missed_share=_rival_share(
+            target, sampler, blocks, draws, log_evidence.log_evidence_known, chunk, key_rivals
+        ),
         halves_z=independent_halves(draws.log_weight, draws.sign),
         evidence_status=target.evidence,
         evidence_note=target.evidence_note,
@@ -81,22 +90,58 @@ def _moved(
     log_weight = np.asarray(draws.log_weight, np.float64)
     if not np.isfinite(log_weight).any():
         return None, 0.0
-    moved = move(
-        target,
-        sampler.affine,
-        blocks,
-        draws,
-        sampler.step_size,
-        jnp.full((), jnp.inf, draws.log_density.dtype),
-        jnp.asarray(_NUM_MOVES),
-        rng_key,
-    )
+    moved = _move(target, sampler.affine, draws, sampler.step_size, rng_key)
+    moved_log_weight, usable = log_weight_at(blocks, moved.points, moved.log_density)
     found = coverage(
         log_weight,
         np.asarray(draws.sign, np.float64),
-        np.asarray(moved.log_weight, np.float64),
-        np.asarray(moved.usable),
+        np.asarray(moved_log_weight, np.float64),
+        np.asarray(usable),
         np.asarray(moved.ancestors),
         resolution=resolution,
     )
     return found, float(moved.acceptance)
+
+
+def _move(
+    target: Target, affine: Affine, draws: Draws, step_size: jax.Array, rng_key: jax.Array
+) -> MovedPoints:
+    no_limit = jnp.full((), jnp.inf, draws.log_density.dtype)
+    num_moves = jnp.asarray(_NUM_MOVES)
+    return move(target, affine, draws, step_size, no_limit, num_moves, rng_key)
+
+
+def _rival_share(
+    target: Target,
+    sampler: TrainedSampler,
+    blocks: Blocks,
+    draws: WeightedDraws,
+    log_evidence: float,
+    chunk: int,
+    rng_key: jax.Array,
+) -> float:
+    """Largest share of the evidence that a Gaussian fit from another start puts out of reach.
+
+    The fit draws, weighs and moves points of its own. Those whose weight under the sampler exceeds
+    that of every draw (beyond `_MARGIN`), or has no preimage, are out of reach; the fit's own
+    importance estimate of the evidence, times their share, is what the sampler misses there.
+    """
+    identity = jax.tree.map(jnp.zeros_like, blocks)
+    largest = np.max(draws.log_weight, initial=-np.inf, where=np.isfinite(draws.log_weight))
+    worst = 0.0
+    for i, rival in enumerate(sampler.rivals):
+        key_draw, key_move = (jax.random.fold_in(rng_key, 2 * i + j) for j in range(2))
+        own = draw(target, rival, identity, key_draw, chunk)
+        own_weight = np.asarray(own.log_weight, np.float64)
+        if not np.isfinite(own_weight).any():
+            continue
+        moved = _move(target, rival, own, sampler.step_size, key_move)
+        points = sampler.affine.inverse(rival.forward(moved.points))
+        log_density = moved.log_density - rival.log_det + sampler.affine.log_det
+        log_weight, usable = (np.asarray(a) for a in log_weight_at(blocks, points, log_density))
+        beyond = np.mean(~usable | (log_weight > largest + _MARGIN))
+        # Finite draws only: a rival is a witness, not a judge, and may be a poor one.
+        local = evidence(np.where(np.isfinite(own_weight), own_weight, -np.inf)).log_evidence
+        missed = local + np.log(max(beyond, 1e-300))
+        worst = max(worst, float(np.exp(missed - np.logaddexp(missed, log_evidence))))
+    return worst

@@ -2,7 +2,7 @@
 
 from numpyro_onestep.training.draws import Draws, draw
 from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train
-from numpyro_onestep.training.moves import MovedPoints, move
+from numpyro_onestep.training.moves import MovedPoints, log_weight_at, move
 from numpyro_onestep.training.settings import TrainingSettings
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "TrainingHistory",
     "TrainingSettings",
     "draw",
+    "log_weight_at",
     "move",
     "train",
 ]

@@ -23,7 +23,7 @@ from numpyro_onestep import flow as flows
 from numpyro_onestep.flow import FlowMap
 from numpyro_onestep.networks import GatedResidualNetwork, Params
 from numpyro_onestep.objectives import TrainingBatch
-from numpyro_onestep.preconditioner import Affine, fit_gaussian
+from numpyro_onestep.preconditioner import NUM_FIT_GRADIENTS, Affine, fit_gaussian
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import Draws, draw, value_and_score
 from numpyro_onestep.training.moves import (
@@ -40,6 +40,8 @@ _MAX_GRADIENT_NORM = 5.0
 _LAST_RATE = 1e-3
 # A Gaussian fit with a standard deviation beyond this has found no posterior.
 _MAX_SCALE = 1e10
+# Last steps of a Gaussian fit over which its noisy bound is averaged.
+_ELBO_STEPS = 50
 
 
 @struct.dataclass
@@ -84,12 +86,14 @@ class TrainedSampler:
         affine: the preconditioner.
         params: parameters of the flow.
         step_size: of MALA, adapted.
+        rivals: Gaussian fits from other starts, which training did not use: witnesses.
         flow: the map; static.
     """
 
     affine: Affine
     params: Params
     step_size: jax.Array
+    rivals: tuple[Affine, ...]
     flow: FlowMap = struct.field(pytree_node=False)
 
 
@@ -109,19 +113,24 @@ def train(
     history = TrainingHistory()
     # Folding compiles less than unpacking a split, here and in every round.
     key_start, key_fit, key_init, key_rounds = (jax.random.fold_in(rng_key, i) for i in range(4))
-    start = target.initial_points(key_start, 1)[0]
-    affine, elbo = fit_gaussian(target, start, key_fit)
+    fits = [
+        fit_gaussian(target, start, jax.random.fold_in(key_fit, i))
+        for i, start in enumerate(target.initial_points(key_start, settings.num_starts))
+    ]
+    elbos = [float(np.mean(np.asarray(elbo)[-_ELBO_STEPS:])) for _, elbo in fits]
+    best = int(np.argmax(np.nan_to_num(elbos, nan=-np.inf)))
+    affine, elbo = fits[best]
+    rivals = tuple(fit for i, (fit, _) in enumerate(fits) if i != best)
     history.gaussian_elbo = np.asarray(elbo, float).tolist()
-    history.num_gradients += 64 * len(history.gaussian_elbo)
-
+    history.num_gradients += NUM_FIT_GRADIENTS * len(fits)
     # Along a direction in which the density has no end, the scale doubles with every few steps.
     history.diverged = not bool(jnp.abs(affine.factor).max() < _MAX_SCALE)
 
     flow = FlowMap(GatedResidualNetwork(target.dim, settings.width, settings.num_blocks))
     params = _init(flow, key_init)
     state = _State(params, params, _optimiser(settings).init(params))
-    step_size = initial_step_size(start)
-    max_weight = jnp.sqrt(jnp.asarray(settings.num_points, start.dtype))
+    step_size = initial_step_size(affine.mean)
+    max_weight = jnp.sqrt(jnp.asarray(settings.num_points, affine.mean.dtype))
     buffer: list[MovedPoints] = []
     # Rounds of annealing done so far; negative before the first.
     annealed = -1
@@ -143,7 +152,6 @@ def train(
             moved = move(
                 target,
                 affine,
-                blocks,
                 draws,
                 step_size,
                 max_weight,
@@ -170,7 +178,7 @@ def train(
     except KeyboardInterrupt:
         history.stopped = "interrupted"
     history.seconds = time.perf_counter() - began
-    return TrainedSampler(affine, state.average, step_size, flow), history
+    return TrainedSampler(affine, state.average, step_size, rivals, flow), history
 
 
 def _record(history: TrainingHistory, draws: Draws) -> None:

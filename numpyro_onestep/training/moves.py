@@ -34,19 +34,15 @@ class MovedPoints(NamedTuple):
 
     Attributes:
         points: `(n, dim)`.
-        score: gradient of the target's log-density, `(n, dim)`.
-        preimages: under the map that proposed them, `(n, dim)`.
-        usable: whether the preimage was found, `(n,)`.
-        log_weight: `log|w|` of the map at the points, `(n,)`; NaN without preimage.
+        log_density: of the target there, `(n,)`.
+        score: its gradient, `(n, dim)`.
         ancestors: index of the draw that each point started from, `(n,)`.
         acceptance: share of accepted moves of the longest step, `()`.
     """
 
     points: jax.Array
+    log_density: jax.Array
     score: jax.Array
-    preimages: jax.Array
-    usable: jax.Array
-    log_weight: jax.Array
     ancestors: jax.Array
     acceptance: jax.Array
 
@@ -55,7 +51,6 @@ class MovedPoints(NamedTuple):
 def move(
     target: Target,
     affine: Affine,
-    blocks: Blocks,
     draws: Draws,
     step_size: jax.Array,
     max_weight: jax.Array,
@@ -67,7 +62,6 @@ def move(
     Args:
         target: the model.
         affine: the preconditioner.
-        blocks: the map that made the draws.
         draws: `n` of them.
         step_size: of MALA, the longest; see `_MOVE_SCALES`.
         max_weight: weights are cut at this multiple of their mean before resampling; inf for none.
@@ -103,12 +97,27 @@ def move(
     state = jax.lax.fori_loop(0, num_moves, transition, (*start, jnp.zeros(num)))
     points, value, score, accepted = state
     acceptance = accepted[:: len(_MOVE_SCALES)].mean() / num_moves
+    return MovedPoints(points, value, score, ancestors, acceptance)
+
+
+@jax.jit
+def log_weight_at(
+    blocks: Blocks, points: jax.Array, log_density: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The weight that the sampler would give to points that it did not propose.
+
+    Args:
+        blocks: the map.
+        points: in the coordinates of the preconditioner, `(n, dim)`.
+        log_density: of the target there, `(n,)`.
+
+    Returns:
+        `log|w|`, `(n,)`, through the inverse map, and whether Newton's method found it, `(n,)`.
+    """
     preimages, residual = jax.vmap(flows.invert, in_axes=(None, 0))(blocks, points)
-    usable = residual < _MAX_RESIDUAL
     _, log_det, _ = jax.vmap(flows.apply_with_log_det, in_axes=(None, 0))(blocks, preimages)
-    log_weight = value + log_det - standard_normal_log_density(preimages)
-    log_weight = jnp.where(usable, log_weight, jnp.nan)
-    return MovedPoints(points, score, preimages, usable, log_weight, ancestors, acceptance)
+    log_weight = log_density + log_det - standard_normal_log_density(preimages)
+    return log_weight, residual < _MAX_RESIDUAL
 
 
 def _resample(draws: Draws, max_weight: jax.Array, offset: jax.Array) -> jax.Array:

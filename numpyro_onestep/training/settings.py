@@ -20,6 +20,8 @@ class TrainingSettings:
         width: hidden units per block of the network.
         num_blocks: blocks of the network per step.
         objectives: pairs of a weight and an objective, added up.
+        num_starts: starting points for the Gaussian fit; the best fit is used, the others bear
+            witness of regions that the sampler might miss.
         num_points: draws per round, each moved by MCMC.
         num_moves: MALA transitions per point and round.
         num_buffered: rounds whose points are kept for training.
@@ -40,6 +42,7 @@ class TrainingSettings:
         (0.1, TargetScoreMatching()),
         (0.1, StateConsistency()),
     )
+    num_starts: int = 4
     num_points: int = 2000
     num_moves: int = 5
     num_buffered: int = 3
@@ -57,6 +60,7 @@ class TrainingSettings:
         for name in (
             "width",
             "num_blocks",
+            "num_starts",
             "num_points",
             "num_moves",
             "num_buffered",

@@ -93,7 +93,23 @@ def _unseen_sentence(checks: Checks) -> str:
     )
 
 
+def _out_of_reach(limit: float) -> Callable[[Checks], bool]:
+    return lambda checks: checks.missed_share is not None and not checks.missed_share <= limit
+
+
+def _out_of_reach_sentence(checks: Checks) -> str:
+    assert checks.missed_share is not None
+    return (
+        "A Gaussian fit from another start found a part of the posterior that the draws do not"
+        f" reach; it holds about {percent(checks.missed_share)} of the evidence. The posterior may"
+        " have separate modes: use a method made for them, such as tempered sequential Monte Carlo,"
+        " or a start (`init_strategy`) and a parametrisation that leave one."
+    )
+
+
 COVERAGE_RULES = (
+    Rule("other starts", UNRELIABLE, _out_of_reach(limits.MAX_MISSED), _out_of_reach_sentence),
+    Rule("other starts", USABLE, _out_of_reach(limits.MIN_MISSED), _out_of_reach_sentence),
     Rule("coverage", UNRELIABLE, _missed, _missed_sentence),
     Rule("coverage", USABLE, _maybe_missed, _missed_sentence),
     Rule("confirmation", UNRELIABLE, _unconfirmed(limits.LARGE_NATS), _unconfirmed_sentence),
