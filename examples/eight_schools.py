@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
-from numpyro_onestep import OneStepInference
-from numpyro_onestep.plots import plot_posterior_and_weights
+from numpyro_onestep import OneStepInference, plot_posterior_and_weights
 
 # Estimated effects of coaching on test scores, and their standard errors (Rubin 1981).
 EFFECT = jnp.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
