@@ -15,7 +15,7 @@ from scipy import stats
 
 from numpyro_onestep import diagnostics as diag
 from numpyro_onestep.diagnostics.rules import RULES, Rule
-from numpyro_onestep.importance import ess, evidence, finite_share, systematic_indices
+from numpyro_onestep.importance import ess, evidence, finite_share, systematic_indices, tail_excess
 from numpyro_onestep.inference_data import psis
 
 # ------------------------------------------------------------------- proposals and posteriors
@@ -471,6 +471,8 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
     ),
     "inverse fails": (covered(failed_share=0.05), USABLE, "inverse", "5 %"),
     "inverse fails often": (covered(failed_share=0.2), UNRELIABLE, "inverse", "20 %"),
+    "other start": ({"missed_share": 0.01}, USABLE, "other starts", "1 % of the evidence"),
+    "other mode": ({"missed_share": 0.5}, UNRELIABLE, "other starts", "50 % of the evidence"),
     "not moved": ({"coverage": None}, USABLE, "witness", "no points"),
     "few moved": (covered(detectable_share=0.1), USABLE, "witness", "below 10 %"),
     "rejected moves": ({"moved_acceptance": 0.02}, USABLE, "witness", "2 % of the moves"),
@@ -504,7 +506,7 @@ def test_every_rule_has_its_case():
 
 @pytest.mark.parametrize(
     "name", ["finite_share", "ess_fraction", "pareto_k", "folded_fraction", "moved_acceptance",
-             "halves_z"],
+             "halves_z", "missed_share"],
 )  # fmt: skip
 def test_nan_is_never_reliable(name):
     assert diag.judge(replace(HEALTHY, **{name: float("nan")})).label != "reliable"
@@ -513,6 +515,20 @@ def test_nan_is_never_reliable(name):
 @pytest.mark.parametrize("field", ["failed_share", "detectable_share", "move_correlation"])
 def test_nan_in_coverage_is_never_reliable(field):
     assert diag.judge(replace(HEALTHY, **covered(**{field: float("nan")}))).label != "reliable"
+
+
+def test_heavy_tail_of_nearly_equal_weights_is_harmless():
+    # Weights equal but for noise of a thousandth have a tail of any shape and no consequence.
+    rng = np.random.default_rng(1)
+    log_w = 1e-5 * rng.pareto(1.0, 4000)
+    k = psis(log_w)[1]
+    share = tail_excess(log_w)
+    assert k > 0.7 and share < 1e-3
+    assert diag.judge(replace(HEALTHY, pareto_k=k, tail_excess=share)).label == "reliable"
+    assert diag.judge(replace(HEALTHY, pareto_k=k)).label == "unreliable"
+    # Moved points must have shown that nothing is missed.
+    alone = replace(HEALTHY, pareto_k=k, tail_excess=share, coverage=None)
+    assert diag.judge(alone).label != "reliable"
 
 
 def test_bad_few_step_sampler_cannot_testify():

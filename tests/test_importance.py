@@ -387,3 +387,11 @@ def test_signed_estimates_are_exact_where_the_map_folds():
     median = imp.weighted_quantile(x, 0.5, log_w, np.sign(slope))
     assert abs(mean.value - 1) < 4 * mean.mcse
     assert abs(median.value - 1) < max(4 * median.mcse, 0.2)
+
+
+def test_tail_excess_is_the_share_above_the_tail_threshold():
+    log_w = np.log(np.concatenate([np.ones(975), np.full(25, 5.0)]))
+    # The tail is the 95 largest: 25 of them stand 4 above the rest; the total is 975 + 125.
+    assert imp.tail_excess(log_w) == pytest.approx(100 / 1100)
+    assert imp.tail_excess(np.zeros(1000)) == 0.0
+    assert imp.tail_excess(np.full(10, -np.inf)) == 1.0

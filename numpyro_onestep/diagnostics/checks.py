@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..importance import Evidence
+from . import limits
 from .coverage import Coverage
 
 EvidenceStatus = Literal["normalised", "noted", "refused"]
@@ -19,6 +20,8 @@ class Checks:
         finite_share: share of draws, in [0, 1], whose weight is a known number.
         ess_fraction: Kish's effective sample size per draw, in [0, 1].
         pareto_k: PSIS k-hat of the weights; inf where the fit failed.
+        tail_excess: share of the total weight, in [0, 1], in the tail that k-hat describes, see
+            :func:`importance.tail_excess`.
         folded_fraction: share of draws, in [0, 1], with a negative determinant.
         one_step: evidence from the one-step draws, as computed, whatever `evidence_status` says.
         coverage: points moved by MCMC against the draws. Without it no run is reliable.
@@ -46,6 +49,7 @@ class Checks:
     few_step: Evidence | None = None
     few_step_pareto_k: float | None = None
     missed_share: float | None = None
+    tail_excess: float = 1.0
     halves_z: float | None = None
     evidence_status: EvidenceStatus = "normalised"
     evidence_note: str = ""
@@ -56,7 +60,7 @@ class Checks:
         """Refuse numbers that no run can have; NaN passes and fails its rule."""
         if self.num_draws < 1:
             raise ValueError(f"expected num_draws >= 1; got {self.num_draws}")
-        shares = ("finite_share", "ess_fraction", "folded_fraction")
+        shares = ("finite_share", "ess_fraction", "folded_fraction", "tail_excess")
         for name in (*shares, "moved_acceptance", "missed_share"):
             value = getattr(self, name)
             if value is not None and (value < 0 or value > 1 + 1e-6):
@@ -71,6 +75,15 @@ class Checks:
     def ess_count(self) -> float:
         """Kish's effective sample size as a number of draws."""
         return self.ess_fraction * self.num_draws
+
+    @property
+    def tail_is_negligible(self) -> bool:
+        """Whether the weights are so nearly equal that the shape of their tail is immaterial.
+
+        Regions that the draws miss altogether are not in the tail either way; points moved by MCMC
+        have to speak for those.
+        """
+        return self.coverage is not None and self.tail_excess <= limits.NEGLIGIBLE_TAIL
 
     @property
     def few_step_testifies(self) -> bool:

@@ -34,6 +34,7 @@ from .weights import (
     folded_fraction,
     pareto_k_threshold,
     scaled_weights,
+    tail_excess,
 )
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "resample_indices",
     "scaled_weights",
     "systematic_indices",
+    "tail_excess",
     "top_k_indices",
     "weighted_mean",
     "weighted_quantile",

@@ -70,6 +70,23 @@ def finite_share(log_weight: ArrayLike) -> float:
     return float(np.mean(is_finite_weight(log_w)))
 
 
+def tail_excess(log_weight: ArrayLike) -> float:
+    """Share of the total weight, in [0, 1], by which the largest weights exceed the rest.
+
+    Of the M = min(S/5, 3 sqrt S) largest weights, those to which PSIS fits its tail, the part
+    above the smallest of them. k-hat tells the shape of this part and nothing of its size: where
+    nearly all weights are equal it describes a tail that no estimate depends on. 1 without usable
+    weight.
+    """
+    weights = np.sort(np.abs(scaled_weights(log_weight)[0]))
+    num_tail = int(np.ceil(min(weights.size / 5, 3 * np.sqrt(weights.size))))
+    total = weights.sum()
+    if not total > 0:
+        return 1.0
+    tail = weights[-num_tail:]
+    return float((tail - tail[0]).sum() / total)
+
+
 def folded_fraction(sign: ArrayLike) -> float:
     """Share of draws, in [0, 1], at which the map folds (negative determinant)."""
     signs = np.asarray(sign, dtype=np.float64)

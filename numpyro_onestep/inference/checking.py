@@ -13,6 +13,7 @@ from numpyro_onestep.importance import (
     evidence,
     finite_share,
     folded_fraction,
+    tail_excess,
 )
 from numpyro_onestep.inference.drawing import WeightedDraws, weighted_draws
 from numpyro_onestep.inference_data import psis
@@ -33,6 +34,8 @@ from numpyro_onestep.training import (
 _MARGIN = 1.0
 # Transitions of the points that test the coverage: as many as it took to walk into a dropped neck.
 _NUM_MOVES = 20
+# Transitions of the points of a rival, which start where the sampler was not.
+_NUM_RIVAL_MOVES = 5
 
 
 def measure(
@@ -48,7 +51,10 @@ def measure(
     num_steps: int,
     resolution: float,
 ) -> Checks:
-    """Everything that the verdict draws on; one-step means "in the user's number of steps"."""
+    """Everything that the verdict draws on; one-step means "in the user's number of steps".
+
+    Adds the gradients that drawing and checking took to the history.
+    """
     blocks = sampler.flow.steps(sampler.params, num_steps)
     key_more, key_move, key_rivals = (jax.random.fold_in(rng_key, i) for i in range(3))
     more_blocks = sampler.flow.steps(sampler.params, 2 * num_steps)
@@ -56,11 +62,15 @@ def measure(
     more, _ = weighted_draws(target, sampler, more_blocks, key_more, chunk, chunk)
     _, more_k = psis(more.log_weight)
     moved, acceptance = _moved(target, sampler, blocks, first_chunk, key_move, resolution)
+    num_own = -(-len(draws.log_weight) // chunk) * chunk
+    num_rival = len(sampler.rivals) * chunk * (1 + _NUM_RIVAL_MOVES)
+    history.num_gradients += num_own + chunk * (1 + _NUM_MOVES) + num_rival
     return Checks(
         num_draws=len(draws.log_weight),
         finite_share=finite_share(draws.log_weight),
         ess_fraction=ess(draws.log_weight, draws.sign).fraction,
         pareto_k=pareto_k,
+        tail_excess=tail_excess(draws.log_weight),
         folded_fraction=folded_fraction(draws.sign),
         one_step=log_evidence,
         coverage=moved,
@@ -90,7 +100,7 @@ def _moved(
     log_weight = np.asarray(draws.log_weight, np.float64)
     if not np.isfinite(log_weight).any():
         return None, 0.0
-    moved = _move(target, sampler.affine, draws, sampler.step_size, rng_key)
+    moved = _move(target, sampler.affine, draws, sampler.step_size, _NUM_MOVES, rng_key)
     moved_log_weight, usable = log_weight_at(blocks, moved.points, moved.log_density)
     found = coverage(
         log_weight,
@@ -104,11 +114,15 @@ def _moved(
 
 
 def _move(
-    target: Target, affine: Affine, draws: Draws, step_size: jax.Array, rng_key: jax.Array
+    target: Target,
+    affine: Affine,
+    draws: Draws,
+    step_size: jax.Array,
+    num_moves: int,
+    rng_key: jax.Array,
 ) -> MovedPoints:
     no_limit = jnp.full((), jnp.inf, draws.log_density.dtype)
-    num_moves = jnp.asarray(_NUM_MOVES)
-    return move(target, affine, draws, step_size, no_limit, num_moves, rng_key)
+    return move(target, affine, draws, step_size, no_limit, jnp.asarray(num_moves), rng_key)
 
 
 def _rival_share(
@@ -135,7 +149,7 @@ def _rival_share(
         own_weight = np.asarray(own.log_weight, np.float64)
         if not np.isfinite(own_weight).any():
             continue
-        moved = _move(target, rival, own, sampler.step_size, key_move)
+        moved = _move(target, rival, own, sampler.step_size, _NUM_RIVAL_MOVES, key_move)
         points = sampler.affine.inverse(rival.forward(moved.points))
         log_density = moved.log_density - rival.log_det + sampler.affine.log_det
         log_weight, usable = (np.asarray(a) for a in log_weight_at(blocks, points, log_density))

@@ -3,7 +3,7 @@
 from ...importance import pareto_k_threshold
 from .. import limits
 from ..checks import Checks
-from .base import MORE_TIME, UNRELIABLE, USABLE, Rule, percent
+from .base import MORE_TIME, NOTE, UNRELIABLE, USABLE, Rule, percent
 
 
 def _diverged(checks: Checks) -> str:
@@ -75,6 +75,13 @@ def _rather_heavy_tail(checks: Checks) -> str:
     )
 
 
+def _harmless_tail(checks: Checks) -> str:
+    return (
+        f"Pareto k-hat is {checks.pareto_k:.2f}, but the tail that it describes holds only"
+        f" {percent(checks.tail_excess)} of the weight: no estimate depends on it."
+    )
+
+
 def _many_folds(checks: Checks) -> str:
     return (
         f"The map folds over at {percent(checks.folded_fraction)} of the {checks.num_draws} draws:"
@@ -115,10 +122,21 @@ WEIGHT_RULES = (
     Rule(
         "pareto k",
         UNRELIABLE,
-        lambda c: not c.pareto_k <= pareto_k_threshold(c.num_draws),
+        lambda c: not (c.tail_is_negligible or c.pareto_k <= pareto_k_threshold(c.num_draws)),
         _heavy_tail,
     ),
-    Rule("pareto k", USABLE, lambda c: not c.pareto_k < limits.MAX_RELIABLE_K, _rather_heavy_tail),
+    Rule(
+        "pareto k",
+        USABLE,
+        lambda c: not (c.tail_is_negligible or c.pareto_k < limits.MAX_RELIABLE_K),
+        _rather_heavy_tail,
+    ),
+    Rule(
+        "pareto k",
+        NOTE,
+        lambda c: c.tail_is_negligible and not c.pareto_k < limits.MAX_RELIABLE_K,
+        _harmless_tail,
+    ),
     Rule(
         "folds",
         UNRELIABLE,
