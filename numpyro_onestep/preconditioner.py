@@ -1,14 +1,14 @@
-r"""The preconditioner: a Gaussian fit to the posterior, `x = m + L z`, in whose coordinates the flow works.
+r"""The preconditioner: a Gaussian fit to the posterior, `x = m + L z`.
 
-With `z ~ N(0, I)` the map is exact for a Gaussian posterior before any training. The fit minimises
-KL(q || p) by natural gradients. In the coordinates of the current fit, with
-`r = grad_z log gamma + z` (zero everywhere at a Gaussian optimum, so the estimates lose their variance
-there: the path gradient of Roeder et al., arXiv 1703.09194),
+The flow works in its coordinates. With `z ~ N(0, I)` the map is exact for a Gaussian posterior
+before any training. The fit minimises KL(q || p) by natural gradients. In the coordinates of the
+current fit, with `r = grad_z log gamma + z` (zero everywhere at a Gaussian optimum, so the
+estimates lose their variance there: the path gradient of Roeder et al., arXiv 1703.09194),
 
     b = E[r],     A = sym E[r z^T],     precision of the optimum along an eigenvector of A: 1 - A,
 
-and a damped Newton step is taken along every eigenvector. The step does not depend on the units of the
-parameters, so neither does the speed of convergence.
+and a damped Newton step is taken along every eigenvector. The step does not depend on the units of
+the parameters, so neither does the speed of convergence.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> tuple[
     """Fits mean and covariance from `start: (dim,)`.
 
     Returns:
-        The affine map and the evidence lower bound of the Gaussian per step `(num_steps,)`, in nats.
+        The affine map and the evidence lower bound per step `(num_steps,)`, in nats.
     """
     dim = target.dim
     dense = dim <= _MAX_DENSE_DIM

@@ -1,12 +1,12 @@
 r"""Noise schedules: how a draw travels from the base to the posterior.
 
-Time `t` runs from noise (0) to data (1). A variance-preserving path mixes a posterior point `z_1` and
-noise `eps`,
+Time `t` runs from noise (0) to data (1). A variance-preserving path mixes a posterior point `z_1`
+and noise `eps`,
 
     z_t = alpha(t) z_1 + sigma(t) eps,     alpha^2 + sigma^2 = 1,
 
-and its probability-flow ODE is `dz = (z + score_t(z)) dkappa` with `kappa = log alpha` (the integral of
-beta / 2; arXiv 2512.05251, section 3). A step of size `d` from `t` therefore has length
+and its probability-flow ODE is `dz = (z + score_t(z)) dkappa` with `kappa = log alpha` (the
+integral of beta / 2; arXiv 2512.05251, section 3). A step of size `d` from `t` therefore has length
 `kappa(t, d) = log alpha(t + d) - log alpha(t)`.
 """
 

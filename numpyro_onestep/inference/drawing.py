@@ -83,7 +83,7 @@ def weighted_draws(
         np.asarray(field, np.float64) for field in (log_density, log_det, log_base)
     )
     result = WeightedDraws(
-        x=np.asarray(sampler.affine.forward(image)),
+        x=np.asarray(sampler.affine.forward(jnp.asarray(image))),
         log_density=log_density - volume,
         log_det=log_det + volume,
         sign=np.asarray(sign, np.float64),

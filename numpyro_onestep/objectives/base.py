@@ -1,8 +1,9 @@
 """The contract of a training objective.
 
-An objective is a frozen dataclass with one method, `loss(flow, params, batch) -> ()`. Its gradient with respect to `params` is all that training uses, so a loss may be a surrogate: a scalar with
-the right gradient and no meaning of its own. Losses are sums over dimensions and means over points,
-in nats, so that they can be added with weights that do not depend on the dimension.
+An objective is a frozen dataclass with one method, `loss(flow, params, batch) -> ()`. Its gradient
+with respect to `params` is all that training uses, so a loss may be a surrogate: a scalar with the
+right gradient and no meaning of its own. Losses are sums over dimensions and means over points, in
+nats, so that they can be added with weights that do not depend on the dimension.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 r"""Jeffreys divergence between the one-step draws and the posterior, by path gradients.
 
-Let `q` be the density of `x = T(z)`, `z ~ N(0, I)`. Both directions of the Kullback-Leibler divergence
-have a gradient of one form (Roeder et al., arXiv 1703.09194; Vaitl et al., arXiv 2206.09016),
+Let `q` be the density of `x = T(z)`, `z ~ N(0, I)`. Both directions of the Kullback-Leibler
+divergence have a gradient of one form (Roeder et al., arXiv 1703.09194; Vaitl et al., arXiv
+2206.09016),
 
     grad_theta KL(q || p) = -E_{x ~ q} [ (d_theta T(z))^T (grad log p(x) - grad log q(x)) ],
-    grad_theta KL(p || q) = -E_{x ~ p} [ (d_theta T(z))^T (grad log p(x) - grad log q(x)) ],  z = T^-1(x),
+    grad_theta KL(p || q) = -E_{x ~ p} [ (d_theta T(z))^T (grad log p(x) - grad log q(x)) ],
 
-the second because KL(p || q) equals the divergence between p pulled back through T and the base. At the
-optimum both scores agree at every point, so the estimates have no variance there, whatever the points.
+the latter with `z = T^-1(x)`, because KL(p || q) equals the divergence between p pulled back
+through T and the base. At the optimum both scores agree at every point, so the estimates have no
+variance there, whatever the points.
 
-The first average runs over fresh draws, the second over posterior points moved by MCMC, which keep the
-fit from dropping what its own draws do not see. The gradients of the target at the moved points are
-computed once and used in every step; only the preimages follow the map.
+The first average runs over fresh draws, the second over posterior points moved by MCMC, which keep
+the fit from dropping what its own draws do not see. The gradients of the target at the moved
+points are computed once and used in every step; only the preimages follow the map.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ class PathJeffreys:
     """KL(q || p) + KL(p || q) of the one-step map.
 
     Attributes:
-        max_force: longest difference of scores that counts in full, in units of sqrt(dim); beyond it
-            only the direction does. Single points in steep regions must not steer a whole step.
+        max_force: longest difference of scores that counts in full, in units of sqrt(dim); beyond
+            it only the direction does. Single points in steep regions must not steer a whole step.
         max_miss: points whose preimage is further off than this (distance in `z`) are left out.
     """
 

@@ -4,8 +4,8 @@ r"""State-space consistency: one step lands where two half steps of a teacher la
 
 (arXiv 2512.05251, section 4.1), with an exponential moving average as teacher, `d = 2^-k` and `t` a
 multiple of `d`. Below the shortest learned step the teacher takes the step along its velocity at
-`d = 0`, which target-score matching learns. The whole interval, `d = 1`, is left to the objective that
-trains the one-step map on the posterior itself.
+`d = 0`, which target-score matching learns. The whole interval, `d = 1`, is left to the objective
+that trains the one-step map on the posterior itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StateConsistency:
     num_levels: int = 4
 
     def loss(self, flow: FlowMap, params: Params, batch: TrainingBatch) -> jax.Array:
-        """Half the squared error of the mean velocity, summed over dimensions, averaged over points."""
+        """Half the squared error of the mean velocity: sum over dimensions, mean over points."""
         level = 1 + jnp.floor(batch.uniform * self.num_levels).astype(int)
         d = 0.5 ** level.astype(batch.times.dtype)
         t = jnp.floor(batch.times / d) * d

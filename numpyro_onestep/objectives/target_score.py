@@ -6,8 +6,8 @@ For a posterior point `z` with residual gradient `g = grad log p(z) + z`, noised
     alpha g                       (target-score identity, De Bortoli et al., arXiv 2402.08667)
     z_t - eps / sigma             (denoising score matching)
 
-With `v` the mean square of `g`, their variances stand roughly as `v sigma^4 : 1`, and the loss combines
-them by inverse variance. The first is exact for a Gaussian posterior.
+With `v` the mean square of `g`, their variances stand roughly as `v sigma^4 : 1`, and the loss
+combines them by inverse variance. The first is exact for a Gaussian posterior.
 """
 
 from __future__ import annotations

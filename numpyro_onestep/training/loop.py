@@ -1,9 +1,9 @@
 r"""The training loop.
 
-A round (1) draws from the sampler with exact weights, (2) resamples and moves the draws, (3) descends
-the objectives on fresh draws and on the moved points of the last rounds. The share of effective draws of
-every round is that of fresh draws; when it no longer grows, the learning rate falls over a few last
-rounds.
+A round (1) draws from the sampler with exact weights, (2) resamples and moves the draws, (3)
+descends the objectives on fresh draws and on the moved points of the last rounds. The share of
+effective draws of every round is that of fresh draws; when it no longer grows, the learning rate
+falls over a few last rounds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from numpyro_onestep.training.moves import (
 )
 from numpyro_onestep.training.settings import TrainingSettings
 
-# Newton steps per block for the preimages of a batch: points that they leave too far off are left out.
+# Newton steps per block for the preimages of a batch: points that they leave too far off are left
+# out.
 _NEWTON_STEPS = 2
 _MAX_GRADIENT_NORM = 5.0
 _LAST_RATE = 1e-3
