@@ -2,7 +2,7 @@ r"""Jeffreys divergence between the one-step draws and the posterior, by path gr
 
 Let `q` be the density of `x = T(z)`, `z ~ N(0, I)`. Both directions of the Kullback-Leibler
 divergence have a gradient of one form (Roeder et al., arXiv 1703.09194; Vaitl et al., arXiv
-2206.09016),
+2403.15881),
 
     grad_theta KL(q || p) = -E_{x ~ q} [ (d_theta T(z))^T (grad log p(x) - grad log q(x)) ],
     grad_theta KL(p || q) = -E_{x ~ p} [ (d_theta T(z))^T (grad log p(x) - grad log q(x)) ],
