@@ -1,0 +1,27 @@
+"""Tests compile more than they compute: compile fast rather than to fast code, and once."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+
+
+def pytest_configure():
+    jax.config.update("jax_disable_most_optimizations", True)
+    # Two runs of one model compile the same program: also where they are in different workers.
+    jax.config.update("jax_compilation_cache_dir", str(_cache()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(_cache(), ignore_errors=True)
+
+
+def _cache():
+    # The controlling process is the parent of its workers.
+    owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    return Path(tempfile.gettempdir()) / f"numpyro_onestep_tests_{owner}"
