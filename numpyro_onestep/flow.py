@@ -2,12 +2,12 @@ r"""The flow map: step-conditioned, with exact log-determinants, scores and inve
 
 `T(z; t, d)` carries a point from time `t` to `t + d` in one evaluation of the network. One step is
 `T(z; 0, 1)`; `k` steps compose `T(.; i/k, 1/k)`. A step is a stack of gated residual blocks (see
-`networks`) whose log-gates and displacements are scaled by the length of the step,
-`kappa(t, d) / kappa(0, 1)`, so `T(z; t, 0) = z`. A composition of steps is again a stack of blocks, and
-everything below works for any stack.
+`networks`) whose log-gates, displacements and tails are scaled by the length of the step,
+`kappa(t, d) / kappa(0, 1)`, so `T(z; t, 0) = z`. A composition of steps is again a stack of blocks,
+and everything below works for any stack.
 
-The log-determinant is that of the whole discrete map, so the importance weights of the draws are exact
-for every number of steps; nothing is integrated along a path.
+The log-determinant is that of the whole discrete map, so the importance weights of the draws are
+exact for every number of steps; nothing is integrated along a path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from numpyro_onestep import log_det
+from numpyro_onestep import log_det, tails
 from numpyro_onestep.log_det import DiagonalPlusLowRank
 from numpyro_onestep.networks import Blocks, GatedResidualNetwork, Params
 from numpyro_onestep.schedules import CosineSchedule
@@ -25,6 +25,9 @@ from numpyro_onestep.schedules import CosineSchedule
 # Newton steps per block and the longest of them; a block is close to a diagonal affine map.
 _NEWTON_STEPS = 6
 _NEWTON_RADIUS = 3.0
+
+# Image, log|det| and sign.
+_Mapped = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ class FlowMap:
         """The blocks of `T(.; t, d)` for scalars `t`, `d`."""
         blocks = self.network.blocks(params, t, d)
         share = self.schedule.kappa(t, d) / self._total_length
-        return blocks._replace(gain=share * blocks.gain)
+        return blocks._replace(gain=share * blocks.gain, tail=share * blocks.tail)
 
     def steps(self, params: Params, num_steps: int = 1) -> Blocks:
         """The blocks of the whole map in `num_steps` equal steps."""
@@ -68,15 +71,21 @@ class FlowMap:
         h = blocks.gain * jnp.tanh(jnp.einsum("bwd,d->bw", blocks.hidden, x) + blocks.bias)
         gate = jnp.einsum("bdw,bw->d", blocks.gate, h)
         shift = jnp.einsum("bdw,bw->d", blocks.shift, h)
-        return (x * gate + shift) / self._total_length
+        stretch = 0.5 * blocks.tail.sum() * x**3
+        return (x * gate + shift + stretch) / self._total_length
 
 
 def _apply_block(block: Blocks, x: jax.Array) -> jax.Array:
+    return _apply_residual(block, tails.stretch(block.tail, x))
+
+
+def _apply_residual(block: Blocks, x: jax.Array) -> jax.Array:
     h = block.gain * jnp.tanh(block.hidden @ x + block.bias)
     return x * jnp.exp(block.gate @ h) + block.shift @ h
 
 
 def _jacobian(block: Blocks, x: jax.Array) -> DiagonalPlusLowRank:
+    """Of the residual part of a block, at the stretched point."""
     tanh = jnp.tanh(block.hidden @ x + block.bias)
     diagonal = jnp.exp(block.gate @ (block.gain * tanh))
     left = (diagonal * x)[:, None] * block.gate + block.shift
@@ -95,10 +104,12 @@ def apply_with_log_det(blocks: Blocks, z: jax.Array) -> tuple[jax.Array, jax.Arr
         The image `(dim,)`, `log|det dT/dz|` and the sign of the determinant (-1 on a fold).
     """
 
-    def body(carry: tuple[jax.Array, ...], block: Blocks) -> tuple[tuple[jax.Array, ...], None]:
+    def body(carry: _Mapped, block: Blocks) -> tuple[_Mapped, None]:
         x, total, sign = carry
+        total = total + tails.log_slope(block.tail, x).sum()
+        x = tails.stretch(block.tail, x)
         block_sign, log_abs = log_det.slogdet(_jacobian(block, x))
-        return (_apply_block(block, x), total + log_abs, sign * block_sign), None
+        return (_apply_residual(block, x), total + log_abs, sign * block_sign), None
 
     zero = jnp.zeros((), z.dtype)
     (x, total, sign), _ = jax.lax.scan(body, (z, zero, zero + 1.0), blocks)
@@ -112,8 +123,8 @@ def push_score(blocks: Blocks, z: jax.Array, score: jax.Array) -> tuple[jax.Arra
 
         grad log q(x) = J^-T (s - grad log|det J|)
 
-    (Vaitl et al., arXiv 2207.08219, recursive form). One inverse of size `min(dim, width)` serves the
-    gradient of the determinant and the solve.
+    (Vaitl et al., arXiv 2207.08219, recursive form). One inverse of size `min(dim, width)` serves
+    the gradient of the determinant and the solve.
 
     Returns:
         The image `(dim,)` and its score `(dim,)`.
@@ -121,11 +132,12 @@ def push_score(blocks: Blocks, z: jax.Array, score: jax.Array) -> tuple[jax.Arra
 
     def body(carry: tuple[jax.Array, jax.Array], block: Blocks) -> tuple[tuple, None]:
         x, s = carry
+        x, s = tails.stretch(block.tail, x), tails.push_score(block.tail, x, s)
         (small, outer), pull = jax.vjp(lambda x: log_det.core(_jacobian(block, x)), x)
         inverse = jnp.linalg.inv(small)
         (gradient,) = pull((inverse.T, jnp.ones_like(outer)))
         s = log_det.solve_transposed(_jacobian(block, x), inverse, s - gradient)
-        return (_apply_block(block, x), s), None
+        return (_apply_residual(block, x), s), None
 
     (x, s), _ = jax.lax.scan(body, (z, score), blocks)
     return x, s
@@ -144,11 +156,12 @@ def invert(
 
     def undo(y: jax.Array, block: Blocks) -> tuple[jax.Array, None]:
         def newton(x: jax.Array, _: None) -> tuple[jax.Array, None]:
-            step = log_det.solve(_jacobian(block, x), y - _apply_block(block, x))
+            step = log_det.solve(_jacobian(block, x), y - _apply_residual(block, x))
             length = jnp.linalg.norm(step)
             return x + step * jnp.minimum(1.0, _NEWTON_RADIUS / jnp.maximum(length, 1e-6)), None
 
-        return jax.lax.scan(newton, y, None, length=num_newton)[0], None
+        x, _ = jax.lax.scan(newton, y, None, length=num_newton)
+        return tails.shrink(block.tail, x), None
 
     z, _ = jax.lax.scan(undo, x, blocks, reverse=True)
     return z, jnp.linalg.norm(apply(blocks, z) - x)

@@ -2,12 +2,14 @@ r"""Networks of the flow map: stacks of gated residual blocks, conditioned on ti
 
 One block moves a point `x: (dim,)` to
 
-    x exp(s(x)) + m(x),    s = P_s h,  m = P_m h,  h = a tanh(Q x + c),
+    y exp(s(y)) + m(y),    s = P_s h,  m = P_m h,  h = a tanh(Q y + c),    y = x exp(k x^2 / 2),
 
-with `Q: (width, dim)`, `P_s, P_m: (dim, width)` and `a, c: (width,)`. As `h` is bounded, so are the log-gate `s` and the
-displacement `m`: whatever the parameters, a block is a proper map that can be shrunk continuously to the
-identity, which is what makes signed weights exact without invertibility (see `importance`). Its Jacobian
-is a diagonal plus a matrix of rank `width`, which is what makes determinants cheap (see `log_det`).
+with `k >= 0` the weight of the tails (see `tails`), `Q: (width, dim)`, `P_s, P_m: (dim, width)` and
+`a, c: (width,)`. As `h` is bounded, so are the log-gate `s` and the displacement `m`: whatever the
+parameters, a block is a proper map that can be shrunk continuously to the identity, which is what
+makes signed weights exact without invertibility (see `importance`). The Jacobian of the residual
+part is a diagonal plus a matrix of rank `width`, that of the tails a diagonal, which is what makes
+determinants cheap (see `log_det`).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class Blocks(NamedTuple):
         gain: `a`, `(num_blocks, width)`; depends on time and step size.
         gate: `P_s`, `(num_blocks, dim, width)`.
         shift: `P_m`, `(num_blocks, dim, width)`.
+        tail: `k`, `(num_blocks,)`.
     """
 
     hidden: jax.Array
@@ -40,16 +43,20 @@ class Blocks(NamedTuple):
     gain: jax.Array
     gate: jax.Array
     shift: jax.Array
+    tail: jax.Array
 
 
 class _GatedResidual(nnx.Module):
     """Weights of the blocks and the small network that adapts them to `(t, d)`."""
 
-    def __init__(self, dim: int, width: int, num_blocks: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, dim: int, width: int, num_blocks: int, tail: float, rngs: nnx.Rngs) -> None:
+        # Heavy tails belong to the base: the first block has them, the others shape what is there.
+        self.tail = (tail,) + (0.0,) * (num_blocks - 1)
         shape = (num_blocks, width, dim)
         self.hidden = nnx.Param(jax.random.normal(rngs.params(), shape) / jnp.sqrt(dim))
         self.bias = nnx.Param(0.5 * jax.random.normal(rngs.params(), (num_blocks, width)))
-        # Zero output weights: training starts from the identity, the Gaussian of the preconditioner.
+        # Zero output weights: training starts from the Gaussian of the preconditioner, its tails
+        # apart.
         self.gate = nnx.Param(jnp.zeros((num_blocks, dim, width)))
         self.shift = nnx.Param(jnp.zeros((num_blocks, dim, width)))
         self.features = nnx.Linear(_NUM_FEATURES, 32, rngs=rngs)
@@ -66,6 +73,7 @@ class _GatedResidual(nnx.Module):
             gain=1.0 + jnp.tanh(gain),
             gate=self.gate[...],
             shift=self.shift[...],
+            tail=jnp.array(self.tail, self.bias.dtype),
         )
 
 
@@ -86,14 +94,17 @@ class GatedResidualNetwork:
         dim: length of a point.
         width: hidden units per block; also the largest size of a determinant.
         num_blocks: blocks per step.
+        tail: weight of the tails that the first block gives to the base, `k` in `tails`; fixed, as
+            training would give it up for a better fit in the bulk.
     """
 
     dim: int
     width: int = 64
     num_blocks: int = 3
+    tail: float = 0.02
 
     def init(self, rng_key: jax.Array) -> Params:
-        """Parameters of the identity map, with random hidden features."""
+        """Parameters of a map without gates and displacements, with random hidden features."""
         return nnx.to_pure_dict(nnx.state(self._module(nnx.Rngs(rng_key)), nnx.Param))
 
     def blocks(self, params: Params, t: jax.Array, d: jax.Array) -> Blocks:
@@ -104,7 +115,7 @@ class GatedResidualNetwork:
         return nnx.merge(graphdef, state)(t, d)
 
     def _module(self, rngs: nnx.Rngs) -> _GatedResidual:
-        return _GatedResidual(self.dim, self.width, self.num_blocks, rngs)
+        return _GatedResidual(self.dim, self.width, self.num_blocks, self.tail, rngs)
 
     @functools.cached_property
     def _structure(self) -> tuple[Any, Any]:

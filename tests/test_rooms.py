@@ -14,6 +14,7 @@ ROOMS = (
     "schedules",
     "networks",
     "log_det",
+    "tails",
     "flow",
     "objectives",
     "training",

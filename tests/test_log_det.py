@@ -1,0 +1,50 @@
+"""Determinants and solves of a diagonal plus a matrix of low rank, against dense linear algebra."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from stacks import x64  # noqa: F401
+
+from numpyro_onestep import log_det
+from numpyro_onestep.log_det import DiagonalPlusLowRank
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+SIZES = [(1, 1), (1, 4), (3, 8), (5, 5), (8, 3), (60, 7)]  # (dim, width)
+
+
+def random_matrix(dim, width, seed):
+    rng = np.random.default_rng(seed)
+    matrix = DiagonalPlusLowRank(
+        jnp.asarray(np.exp(rng.standard_normal(dim))),
+        jnp.asarray(rng.standard_normal((dim, width))),
+        jnp.asarray(rng.standard_normal((width, dim)) / np.sqrt(dim)),
+    )
+    return matrix, np.diag(matrix.diagonal) + np.asarray(matrix.left @ matrix.right)
+
+
+# Several seeds, so that both signs occur.
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("dim", "width"), SIZES)
+def test_against_dense(dim, width, seed):
+    matrix, dense = random_matrix(dim, width, seed)
+    sign, log_abs = log_det.slogdet(matrix)
+    want_sign, want = np.linalg.slogdet(dense)
+    assert sign == want_sign
+    assert_allclose(log_abs, want, rtol=1e-9, atol=1e-9)
+    small, outer = log_det.core(matrix)
+    assert small.shape == (min(dim, width),) * 2
+    vector = jnp.asarray(np.random.default_rng(seed + 100).standard_normal(dim))
+    assert_allclose(log_det.solve(matrix, vector), np.linalg.solve(dense, vector), rtol=1e-7)
+    transposed = log_det.solve_transposed(matrix, jnp.linalg.inv(small), vector)
+    assert_allclose(transposed, np.linalg.solve(dense.T, vector), rtol=1e-7, atol=1e-9)
+
+
+def test_both_signs_occur_in_the_table():
+    signs = {
+        float(log_det.slogdet(random_matrix(dim, width, seed)[0])[0])
+        for dim, width in SIZES
+        for seed in range(4)
+    }
+    assert signs == {-1.0, 1.0}
