@@ -126,8 +126,8 @@ def test_velocity_is_the_derivative_of_a_step(name):
 
 
 # Stacks so badly scaled that they fold, and a target where they do. Base draws spread by 1.5 and
-# the chosen stacks keep the weights bounded in practice, so that their standard error can be trusted.
-# Tolerance: 4 standard errors, failing 1 new set of draws in 15,000.
+# the chosen stacks keep the weights bounded in practice, so that their standard error can be
+# trusted. Tolerance: 4 standard errors, failing 1 new set of draws in 15,000.
 FOLDING = {  # name: (scale of the parameters, number of steps)
     "1 step": (0.8, 1),
     "3 steps": (0.9, 3),
