@@ -86,6 +86,11 @@ class Checks:
         return self.coverage is not None and self.tail_excess <= limits.NEGLIGIBLE_TAIL
 
     @property
+    def tail_is_small(self) -> bool:
+        """Whether the tail holds so little that its shape can do limited harm only."""
+        return self.coverage is not None and self.tail_excess <= limits.SMALL_TAIL
+
+    @property
     def few_step_testifies(self) -> bool:
         """Whether the few-step evidence is good enough to contradict the one-step evidence."""
         if self.few_step is None or self.few_step_pareto_k is None:

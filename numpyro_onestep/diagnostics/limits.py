@@ -11,9 +11,9 @@ MIN_RELIABLE_FRACTION = 0.1
 # From here on weights have no variance: errors shrink more slowly than 1/sqrt(S), and ESS, means
 # and errors all hang on the largest weight seen. The limit for usable is importance's own.
 MAX_RELIABLE_K = 0.5
-# Unless the tail holds less than this share of the weight: were it ten times as heavy, log Z would
-# move by a hundredth of a nat.
-NEGLIGIBLE_TAIL = 1e-3
+# Unless the tail holds little of the weight: were it ten times as heavy as it looks, log Z would
+# move by 0.01 and by 0.1. The first is immaterial, the second no more than usable.
+NEGLIGIBLE_TAIL, SMALL_TAIL = 1e-3, 1e-2
 
 # A few unknown weights may be a corner of the support; at one draw in a hundred it is a region.
 MIN_USABLE_FINITE = 0.99

@@ -118,13 +118,20 @@ class OneStepInference:
         self._dims = dict(dims or {})
         self._log_likelihood = log_likelihood
         self._run: _Run | None = None
-        self._args: tuple[Any, ...] = ()
-        self._kwargs: dict[str, Any] = {}
 
     @property
     def model(self) -> Callable[..., Any]:
         """The user's model."""
         return self.sampler.model
+
+    # ArviZ reads the arguments of the last run under the names that they have in `MCMC`.
+    @property
+    def _args(self) -> tuple[Any, ...]:
+        return self._run.args if self._run else ()
+
+    @property
+    def _kwargs(self) -> dict[str, Any]:
+        return self._run.kwargs if self._run else {}
 
     def run(self, rng_key: jax.Array, *args: Any, **kwargs: Any) -> Any:
         """Trains a sampler for the model with these arguments and draws from it.
@@ -151,7 +158,6 @@ class OneStepInference:
             key_build, self.model, args, kwargs, init_strategy=self._init_strategy
         )
         self._check_names(target)
-        self._args, self._kwargs = args, kwargs
         with self._progress() as on_round:
             trained, history = train(
                 target,
@@ -161,19 +167,22 @@ class OneStepInference:
                 on_round=on_round,
             )
         sampled = time.perf_counter()
-        self._run = self._finish(target, trained, history, key_draw, key_check)
-        self._run.seconds.update(
+        run = self._finish(target, trained, history, key_draw, key_check)
+        run.args, run.kwargs = args, kwargs
+        run.seconds.update(
             train=history.seconds,
             sample=time.perf_counter() - sampled,
             total=time.perf_counter() - began,
         )
-        self._run.result = self._build(self._run)
-        if self._run.verdict.label == "unreliable":
+        run.result = self._build(run)
+        # Only now: a run that fails leaves the last one as it was.
+        self._run = run
+        if run.verdict.label == "unreliable":
             warnings.warn(
-                "the verdict on this run is 'unreliable': " + " ".join(self._run.verdict.reasons),
+                "the verdict on this run is 'unreliable': " + " ".join(run.verdict.reasons),
                 stacklevel=2,
             )
-        return self._run.result
+        return run.result
 
     def sample(
         self,
@@ -223,8 +232,7 @@ class OneStepInference:
             Arrays `(num_chains * num_samples, *event)`, or `(num_chains, num_samples, *event)`.
         """
         run = self._finished()
-        index = run.indices if group_by_chain else run.indices.reshape(-1)
-        return {name: jnp.asarray(value[index]) for name, value in run.samples.items()}
+        return _posterior_samples(run, run.indices if group_by_chain else run.indices.reshape(-1))
 
     def get_weighted_samples(self) -> tuple[dict[str, jax.Array], np.ndarray]:
         """The raw independent draws and their log-weights.
@@ -273,7 +281,10 @@ class OneStepInference:
         """Fails on dims and coords that do not fit before any work is done."""
         shapes = jax.eval_shape(target.constrain_one, jnp.zeros(target.dim))
         names = merge_names(target.dims, target.coords, self._dims, self._coords)
-        check_names({name: leaf.shape for name, leaf in shapes.items()}, names)
+        # The same groups as in the result; factors are observations without elements.
+        observed = {name: v for name, v in target.observed_data.items() if v.size}
+        for group in (shapes, observed, target.constant_data):
+            check_names({name: leaf.shape for name, leaf in group.items()}, names)
 
     def _progress(self) -> _Progress:
         hidden = not self._progress_bar or bool(os.environ.get("CI"))
@@ -393,7 +404,10 @@ class OneStepInference:
             )
             return None
         values = numpyro.infer.log_likelihood(
-            self.model, self.get_samples(), *self._args, **self._kwargs
+            self.model,
+            _posterior_samples(run, run.indices.reshape(-1)),
+            *run.args,
+            **run.kwargs,
         )
         shape = run.indices.shape
         return {
@@ -421,8 +435,14 @@ class _Run:
     scalar_stats: dict[str, float]
     psis_log_weight: np.ndarray
     verdict: Verdict
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     result: Any = None
+
+
+def _posterior_samples(run: _Run, index: np.ndarray) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(value[index]) for name, value in run.samples.items()}
 
 
 class _Progress:

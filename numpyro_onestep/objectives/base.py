@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from numpyro_onestep.flow import FlowMap
 from numpyro_onestep.networks import Params
@@ -50,6 +51,18 @@ class Objective(Protocol):
     def loss(self, flow: FlowMap, params: Params, batch: TrainingBatch) -> jax.Array:
         """Scalar whose gradient with respect to `params` training descends."""
         ...
+
+
+# Points further from the origin than this, in units of sqrt(dim), teach no velocity: in the tails of
+# a posterior without moments single points would outweigh all others.
+_MAX_DISTANCE = 6.0
+
+
+def mean_over_near(errors: jax.Array, batch: TrainingBatch) -> jax.Array:
+    """Mean of one error per point `(m,)`, over the points that are not far out."""
+    dim = batch.points.shape[-1]
+    near = (batch.points**2).sum(axis=-1) < _MAX_DISTANCE**2 * dim
+    return jnp.where(near, errors, 0.0).mean()
 
 
 def noised(flow: FlowMap, batch: TrainingBatch, t: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from numpyro_onestep import flow as flows
 from numpyro_onestep.flow import FlowMap
 from numpyro_onestep.networks import Params
-from numpyro_onestep.objectives.base import TrainingBatch, noised
+from numpyro_onestep.objectives.base import TrainingBatch, mean_over_near, noised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,4 +51,4 @@ class StateConsistency:
             landed = flows.apply(flow.step(params, t, d), x)
             return jnp.sum((landed - wanted) ** 2) / flow.schedule.kappa(t, d) ** 2
 
-        return 0.5 * jnp.mean(jax.vmap(error)(z_t, t, d, level))
+        return 0.5 * mean_over_near(jax.vmap(error)(z_t, t, d, level), batch)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from numpyro_onestep.flow import FlowMap
 from numpyro_onestep.networks import Params
-from numpyro_onestep.objectives.base import TrainingBatch, noised
+from numpyro_onestep.objectives.base import TrainingBatch, mean_over_near, noised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,4 +43,4 @@ class TargetScoreMatching:
         denoising = z_t - batch.noise / jnp.maximum(sigma, 1e-2)
         wanted = weight * alpha * g + (1.0 - weight) * denoising
         velocity = jax.vmap(flow.velocity, in_axes=(None, 0, 0))(params, z_t, t)
-        return 0.5 * jnp.mean(jnp.sum((velocity - wanted) ** 2, axis=-1))
+        return 0.5 * mean_over_near(jnp.sum((velocity - wanted) ** 2, axis=-1), batch)

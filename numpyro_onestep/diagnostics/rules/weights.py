@@ -122,7 +122,7 @@ WEIGHT_RULES = (
     Rule(
         "pareto k",
         UNRELIABLE,
-        lambda c: not (c.tail_is_negligible or c.pareto_k <= pareto_k_threshold(c.num_draws)),
+        lambda c: not (c.tail_is_small or c.pareto_k <= pareto_k_threshold(c.num_draws)),
         _heavy_tail,
     ),
     Rule(
