@@ -1,0 +1,153 @@
+"""Training: its settings, the moves that leave the posterior alone, what a run records."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from numpyro_onestep.preconditioner import Affine
+from numpyro_onestep.target import build_target
+from numpyro_onestep.training import Draws, TrainingSettings, move, train
+from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"width": 0}, "expected width to be a positive int; got 0"),
+        ({"num_points": -1}, "expected num_points to be a positive int; got -1"),
+        ({"num_updates": 10.0}, "expected num_updates to be a positive int; got 10.0"),
+        ({"max_rounds": 0}, "expected max_rounds to be a positive int; got 0"),
+        ({"target_ess": 0.0}, r"expected target_ess in \(0, 1\]; got 0.0"),
+        ({"target_ess": float("nan")}, r"expected target_ess in \(0, 1\]; got nan"),
+        ({"ema": 1.0}, r"expected ema in \[0, 1\); got 1.0"),
+        ({"learning_rate": 0.0}, "expected a positive learning_rate; got 0.0"),
+        ({"num_buffered": 0}, "expected num_buffered to be a positive int; got 0"),
+    ],
+)
+def test_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**change)
+
+
+def banana():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(0.3 * x**2, 0.5))
+
+
+@pytest.fixture(scope="module")
+def target():
+    return build_target(jax.random.key(0), banana)
+
+
+NUM = 20_000
+
+
+def test_moves_leave_the_posterior_alone(target):
+    """From exact draws, moments stay within 4.5 standard errors: 1 in 20,000 seeds would fail."""
+    key_x, key_y, key_move = jax.random.split(jax.random.key(1), 3)
+    x = jax.random.normal(key_x, (NUM,))
+    points = jnp.stack([x, 0.3 * x**2 + 0.5 * jax.random.normal(key_y, (NUM,))], axis=1)
+    affine = Affine(jnp.zeros(2), jnp.eye(2))
+    value, score = value_and_score(target, affine, points)
+    # A determinant that makes all weights equal: nothing is resampled.
+    log_det = standard_normal_log_density(points) - value
+    draws = Draws(points, points, value, score, log_det, jnp.ones(NUM))
+    moved = move(
+        target,
+        affine,
+        draws,
+        jnp.asarray(0.8),
+        jnp.asarray(jnp.inf),
+        jnp.asarray(20),
+        key_move,
+    )
+    assert 0.2 < float(moved.acceptance) < 0.95
+    assert float(jnp.abs(moved.points - points).mean()) > 0.5
+    a, b = np.asarray(moved.points, np.float64).T
+    noise = b - 0.3 * a**2
+    # Standard normal a, independent noise of variance 1/4.
+    for values, mean in ((a, 0.0), (a**2, 1.0), (noise, 0.0), (noise**2, 0.25), (a * noise, 0.0)):
+        assert abs(values.mean() - mean) < 4.5 * values.std() / np.sqrt(NUM)
+    fresh_value, fresh_score = value_and_score(target, affine, moved.points)
+    np.testing.assert_allclose(moved.log_density, fresh_value, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(moved.score, fresh_score, rtol=1e-3, atol=1e-3)
+
+
+def test_resampling_follows_the_weights(target):
+    """Without moves to speak of, points are drawn by weight; folded and unknown ones never."""
+    num = 1000
+    points = jnp.stack([jnp.linspace(-2.0, 2.0, num), jnp.zeros(num)], axis=1)
+    affine = Affine(jnp.zeros(2), jnp.eye(2))
+    value, score = value_and_score(target, affine, points)
+    which = jnp.arange(num)
+    log_weight = jnp.where(which < 500, jnp.log(3.0), 0.0)
+    log_det = log_weight + standard_normal_log_density(points) - value
+    log_det = log_det.at[7].set(jnp.nan)
+    sign = jnp.ones(num).at[11].set(-1.0)
+    draws = Draws(points, points, value, score, log_det, sign)
+    moved = move(
+        target,
+        affine,
+        draws,
+        jnp.asarray(1e-3),
+        jnp.asarray(jnp.inf),
+        jnp.asarray(1),
+        jax.random.key(0),
+    )
+    counts = np.bincount(np.asarray(moved.ancestors), minlength=num)
+    assert counts[7] == counts[11] == 0
+    # Systematic resampling: every count is its expectation, rounded up or down.
+    weight = np.where(np.arange(num) < 500, 3.0, 1.0)
+    weight[[7, 11]] = 0.0
+    assert np.all(np.abs(counts - num * weight / weight.sum()) < 1.0 + 1e-3)
+
+
+SETTINGS = TrainingSettings(
+    width=8,
+    num_blocks=1,
+    num_points=400,
+    num_updates=20,
+    max_rounds=4,
+    num_annealing=2,
+    patience=10,
+    target_ess=1.0,
+    num_starts=1,
+)
+
+
+def test_history(target):
+    rounds = []
+    sampler, history = train(
+        target, jax.random.key(2), SETTINGS, on_round=lambda i, _: rounds.append(i)
+    )
+    assert rounds == list(range(6))
+    assert len(history.ess_fraction) == len(history.log_evidence) == len(history.acceptance) == 6
+    assert len(history.losses) == 6 * SETTINGS.num_updates
+    assert np.all((np.array(history.ess_fraction) > 0) & (np.array(history.ess_fraction) <= 1))
+    # A normalised density; 400 draws per round.
+    assert np.abs(history.log_evidence).max() < 0.2
+    assert np.all(np.isfinite(history.losses)) and np.all(np.isfinite(history.gaussian_elbo))
+    assert history.stopped == "" and not history.diverged
+    per_round = 400 * (1 + SETTINGS.num_moves) + 20 * SETTINGS.batch_size
+    assert history.num_gradients > 6 * per_round
+    assert 0.0 < history.seconds
+    assert sampler.affine.mean.shape == (2,)
+
+
+def test_ends_when_the_draws_are_good_enough(target):
+    """Two good rounds running, then the last rounds over which the learning rate falls."""
+    settings = dataclasses.replace(SETTINGS, target_ess=0.01)
+    _, history = train(target, jax.random.key(2), settings)
+    assert len(history.ess_fraction) == 1 + settings.num_annealing
+    assert history.stopped == ""
+
+
+def test_ends_without_a_gain(target):
+    settings = dataclasses.replace(SETTINGS, max_rounds=30, patience=2, learning_rate=1e-9)
+    _, history = train(target, jax.random.key(2), settings)
+    assert len(history.ess_fraction) < 15
