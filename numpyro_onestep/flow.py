@@ -123,7 +123,7 @@ def push_score(blocks: Blocks, z: jax.Array, score: jax.Array) -> tuple[jax.Arra
 
         grad log q(x) = J^-T (s - grad log|det J|)
 
-    (Vaitl et al., arXiv 2207.08219, recursive form). One inverse of size `min(dim, width)` serves
+    (Vaitl et al., arXiv 2403.15881, recursive form). One inverse of size `min(dim, width)` serves
     the gradient of the determinant and the solve.
 
     Returns:
@@ -156,9 +156,15 @@ def invert(
 
     def undo(y: jax.Array, block: Blocks) -> tuple[jax.Array, None]:
         def newton(x: jax.Array, _: None) -> tuple[jax.Array, None]:
-            step = log_det.solve(_jacobian(block, x), y - _apply_residual(block, x))
-            length = jnp.linalg.norm(step)
-            return x + step * jnp.minimum(1.0, _NEWTON_RADIUS / jnp.maximum(length, 1e-6)), None
+            miss = y - _apply_residual(block, x)
+            step = log_det.solve(_jacobian(block, x), miss)
+            # A point that a gate brought from far away has far to go back.
+            radius = _NEWTON_RADIUS + jnp.linalg.norm(x)
+            step = step * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(step), 1e-6))
+            # Past a bend of the gate a full step overshoots: half of it is taken then.
+            next_miss = y - _apply_residual(block, x + step)
+            worse = ~((next_miss**2).sum() < (miss**2).sum())
+            return x + jnp.where(worse, 0.5, 1.0) * step, None
 
         x, _ = jax.lax.scan(newton, y, None, length=num_newton)
         return tails.shrink(block.tail, x), None

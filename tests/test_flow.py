@@ -91,8 +91,10 @@ def test_inverse(name):
 
 def test_inverse_tells_where_it_did_not_arrive():
     blocks, z = stack("dim < width, 3 steps")
-    _, miss = flows.invert(blocks, flows.apply(blocks, z[-1]) + 50.0, 1)
-    assert miss > 1.0
+    x = flows.apply(blocks, z[-1])
+    guess, miss = flows.invert(blocks, x, 1)
+    assert_allclose(miss, jnp.linalg.norm(flows.apply(blocks, guess) - x), rtol=1e-12)
+    assert miss > 1e3 * flows.invert(blocks, x, 8)[1]
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -22,6 +22,8 @@ from numpyro_onestep.training.draws import (
     value_and_score,
 )
 
+# Newton steps per block: nothing else is spent on these points, and lost ones count as missed.
+_NEWTON_STEPS = 16
 # Newton's residual, in units of z, up to which a preimage counts as found.
 _MAX_RESIDUAL = 1e-2
 # Step sizes, as multiples of the adapted one, that points take in turn: in the neck of a funnel a
@@ -114,7 +116,7 @@ def log_weight_at(
     Returns:
         `log|w|`, `(n,)`, through the inverse map, and whether Newton's method found it, `(n,)`.
     """
-    preimages, residual = jax.vmap(flows.invert, in_axes=(None, 0))(blocks, points)
+    preimages, residual = jax.vmap(lambda x: flows.invert(blocks, x, _NEWTON_STEPS))(points)
     _, log_det, _ = jax.vmap(flows.apply_with_log_det, in_axes=(None, 0))(blocks, preimages)
     log_weight = log_density + log_det - standard_normal_log_density(preimages)
     return log_weight, residual < _MAX_RESIDUAL
