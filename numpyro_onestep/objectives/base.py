@@ -53,8 +53,8 @@ class Objective(Protocol):
         ...
 
 
-# Points further from the origin than this, in units of sqrt(dim), teach no velocity: in the tails of
-# a posterior without moments single points would outweigh all others.
+# Points further from the origin than this, in units of sqrt(dim), teach no velocity: in the tails
+# of a posterior without moments single points would outweigh all others.
 _MAX_DISTANCE = 6.0
 
 

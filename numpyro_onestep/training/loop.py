@@ -256,7 +256,7 @@ def _improve(
         rate = settings.learning_rate * falling(annealed * settings.num_updates + i)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         average = optax.incremental_update(params, state.average, 1.0 - settings.ema)
-        return _State(params, average, optimiser_state), optax.global_norm(gradient)
+        return _State(params, average, optimiser_state), optax.tree.norm(gradient)
 
     return jax.lax.scan(update, state, jnp.arange(settings.num_updates))
 
