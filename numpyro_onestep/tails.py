@@ -5,10 +5,9 @@ r"""Heavier tails, coordinate by coordinate.
 (Tukey's h; Goerg, arXiv 1010.2265) turns a standard normal into a variable whose survival function
 falls like a power of exponent 1/k, and is the identity for k = 0. A posterior with log-transformed
 scales has exponential tails, which a Gaussian under any map of bounded displacement misses: the
-largest weights then sit at the furthest draws and grow without bound. A proposal with heavier
-tails than the posterior gives the furthest draws the smallest weights instead. The k in use is
-small: at 4 standard deviations and k = 0.02 the stretch is 17 %, and in the bulk the network takes
-it back.
+largest weights should then sit at the furthest draws. A proposal with heavier tails than the
+posterior bounds them in principle; what k = 0.02 was seen to do is lower the Pareto k of the
+weights, at a small loss of effective draws. At 4 standard deviations its stretch is 17 %.
 
 The map increases in every coordinate and shrinks to the identity with k, so it leaves the
 topological degree of what it is composed with unchanged (see `networks`).
