@@ -51,7 +51,7 @@ class _GatedResidual(nnx.Module):
 
     def __init__(self, dim: int, width: int, num_blocks: int, tail: float, rngs: nnx.Rngs) -> None:
         # Heavy tails belong to the base: the first block has them, the others shape what is there.
-        self.tail = (tail,) + (0.0,) * (num_blocks - 1)
+        self.tail = (tail / dim**0.5,) + (0.0,) * (num_blocks - 1)
         shape = (num_blocks, width, dim)
         self.hidden = nnx.Param(jax.random.normal(rngs.params(), shape) / jnp.sqrt(dim))
         self.bias = nnx.Param(0.5 * jax.random.normal(rngs.params(), (num_blocks, width)))
@@ -94,14 +94,15 @@ class GatedResidualNetwork:
         dim: length of a point.
         width: hidden units per block; also the largest size of a determinant.
         num_blocks: blocks per step.
-        tail: weight of the tails that the first block gives to the base, `k` in `tails`; fixed, as
-            training would give it up for a better fit in the bulk.
+        tail: weight of the tails that the first block gives to the base: `k = tail / sqrt(dim)`
+            (see `tails`), so that the base is equally far from a normal in every dimension. Fixed,
+            as training would give it up for a better fit in the bulk.
     """
 
     dim: int
     width: int = 64
     num_blocks: int = 3
-    tail: float = 0.02
+    tail: float = 0.12
 
     def init(self, rng_key: jax.Array) -> Params:
         """Parameters of a map without gates and displacements, with random hidden features."""

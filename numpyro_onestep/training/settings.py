@@ -52,7 +52,7 @@ class TrainingSettings:
     num_annealing: int = 3
     ema: float = 0.99
     max_rounds: int = 12
-    target_ess: float = 0.97
+    target_ess: float = 0.95
     patience: int = 3
 
     def __post_init__(self) -> None:
