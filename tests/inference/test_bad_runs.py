@@ -179,6 +179,19 @@ def test_improper_posterior(model):
     inference.print_summary()
 
 
+def two_modes():
+    modes = dist.Normal(np.array([-6.0, 6.0]), 1.0)
+    numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(np.array([0.3, 0.7])), modes))
+
+
+def test_separate_modes():
+    """The draws cover one mode with perfect weights; a fit from another start gives it away."""
+    with pytest.warns(UserWarning, match="another start found a part of the posterior"):
+        inference = run(two_modes, warn=True)
+    assert inference.verdict.label == "unreliable"
+    assert stat(inference, "ess_importance") > 1800.0
+
+
 class InterruptedBar:
     """A progress bar during whose second update the user presses Ctrl-C."""
 
