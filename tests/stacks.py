@@ -22,7 +22,8 @@ SHAPES = {
 def random_flow(shape, scale=0.3, seed=0):
     """A flow and parameters that are nowhere zero, so that no part of the map is idle."""
     dim, width, num_blocks, _ = shape
-    flow = FlowMap(GatedResidualNetwork(dim, width, num_blocks))
+    # Wild parameters and several steps: tails of the default weight would overflow at far draws.
+    flow = FlowMap(GatedResidualNetwork(dim, width, num_blocks, tail=0.02 * dim**0.5))
     params = flow.network.init(jax.random.key(seed))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
