@@ -52,7 +52,7 @@ class Affine:
         return self.mean + z @ self.factor.T
 
     def inverse(self, x: jax.Array) -> jax.Array:
-        """Unconstrained coordinates to `z`; `(..., dim)`."""
+        """Unconstrained coordinates, `(dim,)` or `(n, dim)`, to `z`."""
         centred = jnp.moveaxis(x - self.mean, -1, 0)
         z = jax.scipy.linalg.solve_triangular(self.factor, centred, lower=True)
         return jnp.moveaxis(z, 0, -1)
