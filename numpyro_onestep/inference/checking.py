@@ -8,15 +8,13 @@ import numpy as np
 
 from numpyro_onestep.diagnostics import Checks, Coverage, coverage, independent_halves
 from numpyro_onestep.importance import (
-    Evidence,
     ess,
     evidence,
     finite_share,
     folded_fraction,
     tail_excess,
 )
-from numpyro_onestep.inference.drawing import WeightedDraws, weighted_draws
-from numpyro_onestep.inference_data import psis
+from numpyro_onestep.inference.drawing import Weighed, WeightedDraws, weigh, weighted_draws
 from numpyro_onestep.networks import Blocks
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
@@ -43,13 +41,11 @@ def measure(
     sampler: TrainedSampler,
     history: TrainingHistory,
     draws: WeightedDraws,
-    log_evidence: Evidence,
-    pareto_k: float,
+    weighed: Weighed,
     first_chunk: Draws,
     rng_key: jax.Array,
     *,
     num_steps: int,
-    resolution: float,
 ) -> Checks:
     """Everything that the verdict draws on; one-step means "in the user's number of steps".
 
@@ -60,8 +56,10 @@ def measure(
     more_blocks = sampler.flow.steps(sampler.params, 2 * num_steps)
     chunk = len(first_chunk.base)
     more, _ = weighted_draws(target, sampler, more_blocks, key_more, chunk, chunk)
-    _, more_k = psis(more.log_weight)
-    moved, acceptance = _moved(target, sampler, blocks, first_chunk, key_move, resolution)
+    more_weighed = weigh(more, sampler)
+    moved, acceptance = _moved(
+        target, sampler, blocks, first_chunk, key_move, weighed.evidence.resolution
+    )
     num_own = -(-len(draws.log_weight) // chunk) * chunk
     num_rival = len(sampler.rivals) * chunk * (1 + _NUM_RIVAL_MOVES)
     history.num_gradients += num_own + chunk * (1 + _NUM_MOVES) + num_rival
@@ -69,16 +67,16 @@ def measure(
         num_draws=len(draws.log_weight),
         finite_share=finite_share(draws.log_weight),
         ess_fraction=ess(draws.log_weight, draws.sign).fraction,
-        pareto_k=pareto_k,
+        pareto_k=weighed.pareto_k,
         tail_excess=tail_excess(draws.log_weight),
         folded_fraction=folded_fraction(draws.sign),
-        one_step=log_evidence,
+        one_step=weighed.evidence,
         coverage=moved,
         moved_acceptance=acceptance,
-        few_step=evidence(more.log_weight, more.sign, pareto_k=more_k, resolution=resolution),
-        few_step_pareto_k=more_k,
+        few_step=more_weighed.evidence,
+        few_step_pareto_k=more_weighed.pareto_k,
         missed_share=_rival_share(
-            target, sampler, blocks, draws, log_evidence.log_evidence_known, chunk, key_rivals
+            target, sampler, blocks, draws, weighed.evidence.log_evidence_known, chunk, key_rivals
         ),
         halves_z=independent_halves(draws.log_weight, draws.sign),
         evidence_status=target.evidence,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep import flow as flows
-from numpyro_onestep.importance import Evidence
+from numpyro_onestep.importance import Evidence, evidence
+from numpyro_onestep.inference_data import psis
 from numpyro_onestep.networks import Blocks
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
@@ -58,6 +59,21 @@ class WeightedDraws:
     log_weight: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Weighed:
+    """What the weights of a set of `n` draws say.
+
+    Attributes:
+        psis_log_weight: Pareto-smoothed log-weights `(n,)`.
+        pareto_k: k-hat of their tail.
+        evidence: the evidence, with its standard error.
+    """
+
+    psis_log_weight: np.ndarray
+    pareto_k: float
+    evidence: Evidence
+
+
 def weighted_draws(
     target: Target,
     sampler: TrainedSampler,
@@ -90,6 +106,18 @@ def weighted_draws(
         log_weight=log_density + log_det - log_base,
     )
     return result, first
+
+
+def weigh(draws: WeightedDraws, sampler: TrainedSampler) -> Weighed:
+    """Tail and evidence of weighted draws."""
+    psis_log_weight, pareto_k = psis(draws.log_weight)
+    found = evidence(
+        draws.log_weight,
+        draws.sign,
+        pareto_k=pareto_k,
+        resolution=_rounding_error(draws.log_density, sampler.affine.mean.dtype),
+    )
+    return Weighed(psis_log_weight, pareto_k, found)
 
 
 def plain_draws(
@@ -126,7 +154,7 @@ def _draw_sites(
     return jax.vmap(target.constrain_one)(affine.forward(image))
 
 
-def rounding_error(log_density: np.ndarray, dtype: jnp.dtype) -> float:
+def _rounding_error(log_density: np.ndarray, dtype: jnp.dtype) -> float:
     """Absolute rounding error of a log-weight: one unit in the last place of the log-density."""
     finite = np.abs(log_density[np.isfinite(log_density)])
     return float(np.finfo(dtype).eps * np.median(finite)) if finite.size else 0.0

@@ -56,7 +56,8 @@ def test_deterministic_sites(fitted):
 
 def test_weighted_samples(fitted, result):
     samples, log_weight = fitted.get_weighted_samples()
-    assert log_weight.shape == (2000,) and log_weight.dtype == np.float64
+    # Four proposals per draw of the posterior group.
+    assert log_weight.shape == (8000,) and log_weight.dtype == np.float64
     assert {name: value.shape[1:] for name, value in samples.items()} == SHAPES
     stored = group_dataset(result, "importance")
     folded = np.asarray(stored["sign"]) < 0

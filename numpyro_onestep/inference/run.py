@@ -1,0 +1,141 @@
+"""What a run leaves behind: the trained sampler, then its draws, weighed, judged and arranged."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_onestep.diagnostics import Verdict, judge
+from numpyro_onestep.importance import IMHChains, ess, imh_chains, resample_indices
+from numpyro_onestep.inference.checking import measure
+from numpyro_onestep.inference.drawing import WeightedDraws, weigh, weighted_draws
+from numpyro_onestep.target import Target
+from numpyro_onestep.training import TrainedSampler, TrainingHistory
+
+Posterior = Literal["imh", "resampled", "weighted"]
+POSTERIORS = ("imh", "resampled", "weighted")
+
+# Proposals per draw of the posterior group. A chain that keeps every state of its pass repeats a
+# draw of 15 times the mean weight about 15 times in a row; of the states kept here, a quarter.
+_PROPOSALS_PER_DRAW = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A sampler trained for a model with its arguments: all that drawing needs."""
+
+    target: Target
+    trained: TrainedSampler
+    history: TrainingHistory
+    chunk: int
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A fit with its weighted draws and what they are worth.
+
+    Attributes:
+        fit: the sampler that the draws are of.
+        draws: `S` raw draws in unconstrained coordinates.
+        samples: constrained sites and deterministics of the raw draws, `(S, *event)` each.
+        psis_log_weight: Pareto-smoothed log-weights, `(S,)`.
+        indices: which raw draw is at each place of the posterior group, `(chain, draw)`.
+        draw_stats: statistics per posterior draw, `(chain, draw)` each.
+        scalar_stats: statistics of the run.
+        verdict: whether it can be believed.
+    """
+
+    fit: Fit
+    draws: WeightedDraws
+    samples: dict[str, np.ndarray]
+    psis_log_weight: np.ndarray
+    indices: np.ndarray
+    draw_stats: dict[str, np.ndarray]
+    scalar_stats: dict[str, float]
+    verdict: Verdict
+
+    def posterior(self, index: np.ndarray) -> dict[str, jax.Array]:
+        """The raw draws at `index: (*shape,)`, `(*shape, *event)` by site."""
+        return {name: jnp.asarray(value[index]) for name, value in self.samples.items()}
+
+
+def finish(
+    fit: Fit,
+    key_draw: jax.Array,
+    key_check: jax.Array,
+    *,
+    num_chains: int,
+    num_samples: int,
+    num_steps: int,
+    posterior: Posterior,
+) -> Run:
+    """Draws, weighs, judges and arranges."""
+    target, trained = fit.target, fit.trained
+    num = num_chains * num_samples * (1 if posterior == "weighted" else _PROPOSALS_PER_DRAW)
+    blocks = trained.flow.steps(trained.params, num_steps)
+    draws, first = weighted_draws(target, trained, blocks, key_draw, num, fit.chunk)
+    weighed = weigh(draws, trained)
+    found = weighed.evidence
+    checks = measure(
+        target, trained, fit.history, draws, weighed, first, key_check, num_steps=num_steps
+    )
+    seed = np.asarray(jax.random.key_data(key_check)).ravel().tolist()
+    chains = _arrange(
+        posterior,
+        np.random.default_rng(seed),
+        draws,
+        weighed.psis_log_weight,
+        (num_chains, num_samples),
+    )
+    shown = target.evidence != "refused" and not fit.history.diverged
+    return Run(
+        fit=fit,
+        draws=draws,
+        samples=target.constrain(draws.x),
+        psis_log_weight=weighed.psis_log_weight,
+        indices=chains.indices,
+        draw_stats={
+            "lp": draws.log_density[chains.indices],
+            "log_q": (draws.log_density - draws.log_weight)[chains.indices],
+            "acceptance_rate": chains.acceptance_probability,
+        },
+        scalar_stats={
+            "log_evidence": found.log_evidence if shown else math.nan,
+            "log_evidence_se": found.se if shown else math.nan,
+            "pareto_k": weighed.pareto_k,
+            "ess_importance": ess(draws.log_weight, draws.sign).count,
+        },
+        verdict=judge(checks),
+    )
+
+
+def _arrange(
+    posterior: Posterior,
+    generator: np.random.Generator,
+    draws: WeightedDraws,
+    psis_log_weight: np.ndarray,
+    shape: tuple[int, int],
+) -> IMHChains:
+    """Which raw draw stands at each place of the posterior group."""
+    num_chains, num_samples = shape
+    if posterior == "imh":
+        return imh_chains(
+            generator,
+            draws.log_weight,
+            draws.sign,
+            num_chains=num_chains,
+            num_samples=num_samples,
+        )
+    if posterior == "resampled":
+        unfolded = np.where(draws.sign > 0, psis_log_weight, -np.inf)
+        indices = resample_indices(generator, unfolded, num_chains * num_samples).reshape(shape)
+    else:
+        indices = np.arange(num_chains * num_samples).reshape(shape)
+    return IMHChains(indices, np.ones(shape), np.ones(num_chains))
