@@ -45,8 +45,8 @@ class OneStepInference(MCMC):
         posterior: what the equally weighted draws of the posterior group are. "imh": independence
             Metropolis-Hastings chains over the raw draws, four to a draw, exact in the limit, whose
             `r_hat` and `ess_bulk` tell the truth; "resampled": as many raw draws resampled by
-            their Pareto-smoothed weights; "weighted": the raw draws as they are, for those who apply the weights
-            themselves.
+            their Pareto-smoothed weights; "weighted": the raw draws as they are, for those who
+            apply the weights themselves.
         init_strategy: where the Gaussian fit starts, as for NUTS.
         settings: of the training.
         time_limit: seconds after which training ends with what it has; None for no limit.
