@@ -1,14 +1,17 @@
 """One-step posterior draws, exact weights, evidence and a verdict for any NumPyro model."""
 
+from numpyro_onestep.comparison import EvidenceComparison, compare_evidence
 from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.inference import OneStepDraws, OneStepInference
 from numpyro_onestep.plots import plot_posterior_and_weights
 from numpyro_onestep.training import TrainingSettings
 
 __all__ = [
+    "EvidenceComparison",
     "OneStepDraws",
     "OneStepInference",
     "TrainingSettings",
     "Verdict",
+    "compare_evidence",
     "plot_posterior_and_weights",
 ]

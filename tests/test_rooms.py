@@ -22,6 +22,7 @@ ROOMS = (
     "diagnostics",
     "inference_data",
     "plots",
+    "comparison",
     "inference",
 )
 # What only one room may import: ArviZ has two incompatible lines, NumPyro's internals change.

@@ -6,22 +6,34 @@
 * `table`: the summary table.
 """
 
-from .arviz_lines import from_netcdf, group_dataset, group_names, psis
-from .build import build, list_attr, plain_attrs
+from .arviz_lines import (
+    from_netcdf,
+    group_dataset,
+    group_names,
+    inference_library,
+    is_result,
+    psis,
+    wrap_groups,
+)
+from .build import INFERENCE_LIBRARY, build, list_attr, plain_attrs
 from .dims import AxisNames, check_names, merge_names
 from .table import scalar_labels, summary
 
 __all__ = [
+    "INFERENCE_LIBRARY",
     "AxisNames",
     "build",
     "check_names",
     "from_netcdf",
     "group_dataset",
     "group_names",
+    "inference_library",
+    "is_result",
     "list_attr",
     "merge_names",
     "plain_attrs",
     "psis",
     "scalar_labels",
     "summary",
+    "wrap_groups",
 ]

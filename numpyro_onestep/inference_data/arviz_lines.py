@@ -95,6 +95,19 @@ def wrap_groups(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> A
     return tree
 
 
+def is_result(value: Any) -> bool:
+    """Whether a value is the container of the installed line."""
+    return isinstance(value, az.InferenceData if IS_LEGACY else xr.DataTree)
+
+
+def inference_library(result: Any) -> str:
+    """Name of the library that a result comes from, as it says itself; else ""."""
+    found = result.attrs.get("inference_library", "")
+    if not found and "posterior" in group_names(result):
+        found = group_dataset(result, "posterior").attrs.get("inference_library", "")
+    return str(found)
+
+
 def group_names(result: Any) -> list[str]:
     """Names of the groups of a result of either line."""
     return list(result.groups()) if IS_LEGACY else list(result.children)

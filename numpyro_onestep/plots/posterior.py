@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .importance import ess, finite_share, folded_fraction, pareto_k_threshold
-from .inference_data import group_dataset, list_attr, scalar_labels
+from numpyro_onestep.importance import ess, finite_share, folded_fraction, pareto_k_threshold
+from numpyro_onestep.inference_data import group_dataset, list_attr, scalar_labels
+from numpyro_onestep.plots.colours import ALARM, FILL, MARK, VERDICT_COLOURS
 
-_COLOURS = {"reliable": "#1b7837", "usable_with_weights": "#b35806", "unreliable": "#b2182b"}
-_FILL, _MARK, _FIT = "#9ecae1", "#08306b", "#b2182b"
 _SHOWN_TAIL = 0.005  # histograms leave out this share of the draws on each side
 _MAX_REASONS = 3
 _MAX_LABEL = 24
@@ -74,7 +73,7 @@ def plot_posterior_and_weights(
     reasons = _reasons(result, int(14 * width))
     heights = [0.17 * len(reasons) + 0.01, *[row_height] * rows, 3.4]
     figure = Figure(figsize=(width, sum(heights) + 0.6), layout="constrained")
-    colour = _COLOURS.get(str(result.attrs.get("verdict", "")), "black")
+    colour = VERDICT_COLOURS.get(str(result.attrs.get("verdict", "")), "black")
     figure.suptitle(_title(result, stats), fontsize=13, fontweight="bold", color=colour)
     grid = figure.add_gridspec(rows + 2, columns, height_ratios=heights)
     if reasons:
@@ -177,13 +176,13 @@ def _draw_scalar(axes: Axes, scalar: _Scalar, prob: float) -> None:
         return
     values = draws.astype(np.float64)
     density, edges = np.histogram(values, _bins(draws), density=True)
-    axes.stairs(density, edges, fill=True, color=_FILL)
+    axes.stairs(density, edges, fill=True, color=FILL)
     low, high = np.quantile(values, [(1 - prob) / 2, (1 + prob) / 2])
     mean = float(values.mean())
-    axes.axvline(mean, color=_MARK, linewidth=1.2, label="mean")
+    axes.axvline(mean, color=MARK, linewidth=1.2, label="mean")
     # Just above the axis line, in axes units, so that it never hides behind a tall bin.
     bar = axes.get_xaxis_transform()
-    axes.plot([low, high], [0.03, 0.03], transform=bar, color=_MARK, linewidth=3, label="interval")
+    axes.plot([low, high], [0.03, 0.03], transform=bar, color=MARK, linewidth=3, label="interval")
     show = _number_format(high - low)
     text = f"{show(mean)}  [{show(low)}, {show(high)}]"
     if scalar.num_missing:
@@ -234,7 +233,7 @@ def _draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset) -> None:
     if (folded := folded_fraction(sign)) > 0:
         title += f", {100 * folded:.2g} % folded"
     bad = not k < limit or unknown > 0
-    axes.set_title(title, fontsize=10, color=_COLOURS["unreliable"] if bad else "black")
+    axes.set_title(title, fontsize=10, color=VERDICT_COLOURS["unreliable"] if bad else "black")
     axes.spines[["right", "top"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set_xlabel("share of draws with at least this weight", fontsize=9)
@@ -250,7 +249,7 @@ def _draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset) -> None:
     shown = np.unique(np.geomspace(1, ranked.size, 600).astype(int)) - 1
     floor = -12.0  # e^-12 of the mean: such weights count for nothing, and would set the scale
     heights = np.exp(np.maximum(ranked - log_mean, floor))
-    axes.loglog(share[shown], heights[shown], ".", color=_FILL, markeredgecolor=_MARK,
+    axes.loglog(share[shown], heights[shown], ".", color=FILL, markeredgecolor=MARK,
                 markeredgewidth=0.3, markersize=6, label="weights")  # fmt: skip
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_major_formatter(plain)
@@ -266,6 +265,6 @@ def _draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset) -> None:
         # Both normalised to mean one, so the fit is seen against the raw weights it replaces.
         fit = np.exp(smoothed[:num_tail] + np.log(num))
         label = f"Pareto fit of the largest {num_tail} (k-hat {k:.2f})"
-        axes.plot(share[:num_tail], fit, color=_FIT, linewidth=1.8, label=label)
+        axes.plot(share[:num_tail], fit, color=ALARM, linewidth=1.8, label=label)
     axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":", label="equal weights")
     axes.legend(fontsize=8, frameon=False, loc="lower left")

@@ -1,0 +1,8 @@
+"""Colours that mean the same in every picture."""
+
+VERDICT_COLOURS = {
+    "reliable": "#1b7837",
+    "usable_with_weights": "#b35806",
+    "unreliable": "#b2182b",
+}
+FILL, MARK, ALARM = "#9ecae1", "#08306b", VERDICT_COLOURS["unreliable"]

@@ -1,0 +1,132 @@
+"""Evidence and leave-one-out comparison of real fits, against closed forms where there are some."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import Predictive
+from quick import run
+from scipy import stats
+
+from numpyro_onestep import compare_evidence
+from numpyro_onestep.inference_data import from_netcdf, group_dataset
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import arviz as az
+
+A, B, SCALE = 4.0, 3.0, 2.0
+COLUMNS = {"two": 2, "four": 4}
+
+
+def regression(x, y=None):
+    """Normal-inverse-gamma: the evidence is that of a multivariate t."""
+    variance = numpyro.sample("variance", dist.InverseGamma(A, B))
+    with numpyro.plate("column", x.shape[1]):
+        weights = numpyro.sample("weights", dist.Normal(0.0, SCALE * jnp.sqrt(variance)))
+    with numpyro.plate("row", x.shape[0]):
+        numpyro.sample("y", dist.Normal(x @ weights, jnp.sqrt(variance)), obs=y)
+
+
+def log_evidence(x, y):
+    scale = B / A * (np.eye(len(y)) + SCALE**2 * x @ x.T)
+    return stats.multivariate_t(np.zeros(len(y)), scale, df=2.0 * A).logpdf(y)
+
+
+def data():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(25, 4))
+    # The third column matters a little: neither model is beyond doubt.
+    return x, x @ np.array([1.0, -0.8, 0.35, 0.0]) + 0.8 * rng.normal(size=25)
+
+
+def first(x, columns):
+    """All but the first columns set to zero: their weights integrate to one, whatever the data.
+
+    So this is the regression on the first columns alone, in one shape, compiled once.
+    """
+    return np.where(np.arange(x.shape[1]) < columns, x, 0.0)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    x, y = data()
+    return {name: run(regression, first(x, columns), y=y) for name, columns in COLUMNS.items()}
+
+
+def test_bayes_factor_of_nested_regressions(fits):
+    x, y = data()
+    truth = {name: log_evidence(x[:, :columns], y) for name, columns in COLUMNS.items()}
+    table = compare_evidence(fits).table
+    assert list(table.index) == sorted(truth, key=truth.get, reverse=True)
+    found = table["log_evidence"]["two"] - table["log_evidence"]["four"]
+    assert abs(found - (truth["two"] - truth["four"])) < 0.05
+    probability = 1.0 / (1.0 + np.exp(truth["four"] - truth["two"]))
+    error = abs(table["probability"]["two"] - probability)
+    assert error <= 4.0 * table["probability_se"]["two"] < 0.05
+
+
+def test_inferences_results_and_files_compare_alike(fits, tmp_path):
+    results = {name: fit.inference_data for name, fit in fits.items()}
+    files = {}
+    for name, result in results.items():
+        result.to_netcdf(str(tmp_path / f"{name}.nc"))
+        files[name] = from_netcdf(tmp_path / f"{name}.nc")
+    assert repr(compare_evidence(fits)) == repr(compare_evidence(results))
+    assert repr(compare_evidence(fits)) == repr(compare_evidence(files))
+
+
+def test_predictions_of_both_models(fits):
+    """The average lies between the models, weighted by their probabilities."""
+    x, _ = data()
+    new = x[:1] + 1.0
+    draws = {
+        name: Predictive(regression, fit.get_samples())(
+            jax.random.key(1), first(new, COLUMNS[name])
+        )
+        for name, fit in fits.items()
+    }
+    comparison = compare_evidence(fits)
+    averaged = comparison.average_predictions(jax.random.key(2), draws)
+    mean = float(group_dataset(averaged, "predictions")["y"].mean())
+    expected = sum(
+        comparison.table["probability"][name] * float(group["y"].mean())
+        for name, group in draws.items()
+    )
+    sd = max(float(group["y"].std()) for group in draws.values())
+    # 2000 of 2000 draws: four standard errors of a subsample, generously.
+    assert abs(mean - expected) < 4.0 * sd / np.sqrt(2000)
+
+
+def exact_loo(x, y):
+    rows = np.arange(len(y))
+    return sum(log_evidence(x, y) - log_evidence(x[rows != i], y[rows != i]) for i in rows)
+
+
+def test_loo_and_compare(fits):
+    x, y = data()
+    results = {name: fit.inference_data for name, fit in fits.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = az.compare(results)
+        loo = az.loo(results["two"], pointwise=True)
+    assert set(table.index) == set(COLUMNS)
+    assert np.shape(loo.pareto_k) == (25,)
+    elpd = getattr(loo, "elpd", None) or loo["elpd_loo"]
+    assert abs(elpd - exact_loo(x[:, :2], y)) < 0.3
+
+
+@pytest.mark.skipif(not hasattr(az, "loo_approximate_posterior"), reason="ArviZ 1.x only")
+def test_loo_of_the_raw_draws(fits):
+    """Raw draws with `lp` and `log_q` serve as an approximate posterior."""
+    x, y = data()
+    raw = run(regression, first(x, 2), y=y, options={"posterior": "weighted"}).inference_data
+    draws = raw["sample_stats"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loo = az.loo_approximate_posterior(raw, draws["lp"], draws["log_q"])
+    assert abs(loo.elpd - exact_loo(x[:, :2], y)) < 0.3
