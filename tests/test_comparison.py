@@ -190,7 +190,7 @@ def test_the_picture(three, tmp_path):
     np.testing.assert_allclose(widths, comparison.table["probability"])
     ticks = {line.get_label(): line.get_xdata() for line in right.get_lines()}
     np.testing.assert_allclose(ticks["prior"], [0.25, 0.5, 0.25])
-    assert left.get_title(loc="left") == "best: log evidence -100.00 ± 0.1"
+    assert left.get_title(loc="left") == "best: log evidence -100.000 ± 0.1"
     figure.draw_without_rendering()
     labels = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
     assert not labels[0].overlaps(labels[1])

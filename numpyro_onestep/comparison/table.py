@@ -110,9 +110,8 @@ class EvidenceComparison:
 
     def _formatted(self) -> pd.DataFrame:
         table = self.table.rename_axis(None)
-        for name, (_, digits) in _SHOWN.items():
-            # z: no "-0.000"
-            table[name] = [f"{value:z.{digits}f}" for value in table[name]]
+        for name, (_, style) in _SHOWN.items():
+            table[name] = [format(value, style) for value in table[name]]
         table.columns = [_SHOWN.get(str(name), (name,))[0] for name in table.columns]
         return table
 
@@ -126,15 +125,15 @@ class EvidenceComparison:
         ]
 
 
-# Heading and digits of the printed columns.
+# Heading and format of the printed columns; z: no "-0.000".
 _SHOWN = {
-    "log_evidence": ("log evidence", 3),
-    "se": ("se", 3),
-    "log_bayes_factor": ("log BF", 3),
-    "log_bayes_factor_se": ("se", 3),
-    "prior": ("prior", 3),
-    "probability": ("probability", 4),
-    "probability_se": ("se", 4),
+    "log_evidence": ("log evidence", "z.3f"),
+    "se": ("se", ".2g"),
+    "log_bayes_factor": ("log BF", "z.3f"),
+    "log_bayes_factor_se": ("se", ".2g"),
+    "prior": ("prior", ".3f"),
+    "probability": ("probability", ".4f"),
+    "probability_se": ("se", ".2g"),
 }
 
 

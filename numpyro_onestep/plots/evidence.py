@@ -59,7 +59,7 @@ def _draw_factors(axes: Axes, table: pd.DataFrame, rows: np.ndarray) -> None:
     axes.set_xlabel("log Bayes factor against the best, ± 2 se", fontsize=9)
     best = table.iloc[0]
     name = textwrap.shorten(str(table.index[0]), 40, placeholder="…")
-    title = f"{name}: log evidence {best['log_evidence']:.2f} ± {best['se']:.2g}"
+    title = f"{name}: log evidence {best['log_evidence']:.3f} ± {best['se']:.2g}"
     axes.set_title(title, fontsize=9, loc="left")
 
 
