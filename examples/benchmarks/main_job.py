@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--all", action="store_true", help="every model of the suite")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data-dir", help=f"folder of CSV files (or {data.ENVIRONMENT})")
-    parser.add_argument("--num-samples", type=int, default=5000, help="per chain, of four")
+    parser.add_argument("--num-samples", type=int, default=10_000, help="per chain, of four")
     parser.add_argument("--throughput", action="store_true", help="only draws per second")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
