@@ -9,6 +9,7 @@ import numpyro_onestep
 
 PACKAGE = Path(numpyro_onestep.__file__).parent
 ROOMS = (
+    "storage",
     "target",
     "preconditioner",
     "schedules",

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpyro.infer import MCMC, init_to_uniform
+from numpyro.infer import init_to_uniform
 
-from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.inference.drawing import (
-    OneStepDraws,
     chunk_size,
-    plain_draws,
-    weigh,
-    weighted_draws,
 )
+from numpyro_onestep.inference.finished import Finished, check_positive, required
+from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress
 from numpyro_onestep.inference.result import to_inference_data
 from numpyro_onestep.inference.run import POSTERIORS, Fit, Posterior, Run, finish
-from numpyro_onestep.inference.summary import format_summary
-from numpyro_onestep.inference_data import AxisNames, check_names, merge_names
+from numpyro_onestep.inference.saving import load_state, save_state
+from numpyro_onestep.inference_data import (
+    AxisNames,
+    add_groups,
+    check_names,
+    wrap_groups,
+)
 from numpyro_onestep.target import Target, build_target
-from numpyro_onestep.training import TrainingSettings, train
+from numpyro_onestep.training import TrainedSampler, TrainingSettings, train
 
 
-class OneStepInference(MCMC):
+class OneStepInference(Finished):
     """Posterior inference for a NumPyro model with a one-step diffusion sampler.
 
     A drop-in for `MCMC(NUTS(model))` that also returns the evidence `log p(y)` with an error and a
@@ -81,9 +83,9 @@ class OneStepInference(MCMC):
         # Not MCMC's own __init__: there is no kernel to set up.
         if not callable(model):
             raise ValueError(f"expected a NumPyro model, a callable; got {model!r}")
-        _check_positive("num_samples", num_samples)
-        _check_positive("num_chains", num_chains)
-        _check_positive("num_steps", num_steps)
+        check_positive("num_samples", num_samples)
+        check_positive("num_chains", num_chains)
+        check_positive("num_steps", num_steps)
         if num_samples * num_chains < _MIN_DRAWS:
             raise ValueError(
                 f"expected num_samples * num_chains >= {_MIN_DRAWS}, too few draws for weights "
@@ -109,20 +111,6 @@ class OneStepInference(MCMC):
         self._run: Run | None = None
         self._result: Any = None
 
-    @property
-    def model(self) -> Callable[..., Any]:
-        """The user's model."""
-        return self.sampler.model
-
-    # ArviZ reads the arguments of the last run under the names that they have in `MCMC`.
-    @property
-    def _args(self) -> tuple[Any, ...]:
-        return self._fit.args if self._fit else ()
-
-    @property
-    def _kwargs(self) -> dict[str, Any]:
-        return self._fit.kwargs if self._fit else {}
-
     def run(self, rng_key: jax.Array, *args: Any, **kwargs: Any) -> Any:
         """Trains a sampler for the model with these arguments and draws from it.
 
@@ -140,14 +128,54 @@ class OneStepInference(MCMC):
             ValueError: for a model or data that cannot be sampled, naming the site.
         """
         began = time.perf_counter()
-        # With four keys, folded: adding a use later does not change the numbers of the others.
-        key_build, key_train, key_draw, key_check = (
-            jax.random.fold_in(rng_key, i) for i in range(4)
+        return self._complete(
+            rng_key, self._build_target(rng_key, args, kwargs), args, kwargs, began
         )
-        target = build_target(
-            key_build, self.model, args, kwargs, init_strategy=self._init_strategy
-        )
-        names = merge_names(target.dims, target.coords, self._dims, self._coords)
+
+    def refit(self, rng_key: jax.Array, *args: Any, **kwargs: Any) -> Any:
+        """Fits the trained sampler to new data of the same shapes, and draws from it.
+
+        Nothing is compiled again, and training starts from where it ended. Everything else is as
+        in `run`, the fits from other starts, the checks and the verdict included: a sampler that
+        does not carry over to the new data says so.
+
+        Args:
+            rng_key: a typed or a legacy key.
+            *args: arguments of the model, of the structure, shapes and types of the last ones.
+            **kwargs: keyword arguments of the model, likewise.
+
+        Returns:
+            As `run`.
+
+        Raises:
+            RuntimeError: before `run`.
+            ValueError: for arguments of other shapes or types, or that differ where the model
+                needs constants (sizes, switches); those are for `run`.
+        """
+        began = time.perf_counter()
+        fit = required(self._fit)
+        target = fit.target.with_data(*args, **kwargs)
+        return self._complete(rng_key, target, args, kwargs, began, warm=fit.trained)
+
+    def _build_target(
+        self, rng_key: jax.Array, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Target:
+        key = jax.random.fold_in(rng_key, 0)
+        return build_target(key, self.model, args, kwargs, init_strategy=self._init_strategy)
+
+    def _complete(
+        self,
+        rng_key: jax.Array,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        began: float,
+        warm: TrainedSampler | None = None,
+    ) -> Any:
+        """Trains, draws, judges and keeps what comes out."""
+        # Folded keys: adding a use later does not change the numbers of the others.
+        key_train, key_draw, key_check = (jax.random.fold_in(rng_key, i) for i in (1, 2, 3))
+        names = self._names(target)
         _check_names(target, names)
         rounds = self.settings.max_rounds + self.settings.num_annealing
         with Progress(rounds, shown=self._progress_bar) as on_round:
@@ -157,6 +185,7 @@ class OneStepInference(MCMC):
                 self.settings,
                 time_limit=self._time_limit,
                 on_round=on_round,
+                warm=warm,
             )
         sampled = time.perf_counter()
         chunk = chunk_size(target.dim, self.settings.width, self.settings.num_points)
@@ -178,7 +207,6 @@ class OneStepInference(MCMC):
         ended = time.perf_counter()
         result = to_inference_data(
             run,
-            self.model,
             names,
             num_steps=self.num_steps,
             posterior=self._posterior,
@@ -194,97 +222,83 @@ class OneStepInference(MCMC):
         if run.verdict.label == "unreliable":
             warnings.warn(
                 "the verdict on this run is 'unreliable': " + " ".join(run.verdict.reasons),
-                stacklevel=2,
+                stacklevel=3,  # the caller of `run` or `refit`
             )
         return result
 
-    def sample(
-        self,
-        rng_key: jax.Array,
-        num_samples: int,
-        *,
-        num_steps: int | None = None,
-        weights: bool = True,
-    ) -> OneStepDraws:
-        """New independent draws from the trained sampler: no training, one evaluation per step.
+    def sample_prior(
+        self, rng_key: jax.Array, *args: Any, num_samples: int = 1000, **kwargs: Any
+    ) -> Any:
+        """Draws all sites from the prior, observed values left aside: for prior checks.
 
         Args:
-            rng_key: a key that was not used for another call.
-            num_samples: number of draws, `n`.
-            num_steps: steps per draw; by default those of the run.
-            weights: whether to compute the exact weights, and the evidence from them.
+            rng_key: a typed or a legacy key.
+            *args: arguments of the model, before `run` or for others than its own.
+            num_samples: number of draws.
+            **kwargs: keyword arguments of the model.
 
         Returns:
-            Samples `(n, *event)` with log-weights `(n,)`.
+            With arguments, a result of the groups `prior` (latent and deterministic sites) and
+            `prior_predictive` (observed ones), one chain of draws. Without, the result of the run,
+            which now holds these groups.
+
+        Raises:
+            RuntimeError: without arguments before `run`.
+            ValueError: for `num_samples` below one, or a model that cannot be sampled.
+            NotImplementedError: NumPyro's own, for a site without a proper prior.
+        """
+        check_positive("num_samples", num_samples)
+        if args or kwargs:
+            target = self._build_target(rng_key, args, kwargs)
+            groups = prior_groups(target, self._names(target), rng_key, num_samples)
+            return wrap_groups(groups, {})
+        target = required(self._fit).target
+        groups = prior_groups(target, self._names(target), rng_key, num_samples)
+        add_groups(self.inference_data, groups)
+        return self.inference_data
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the trained sampler and the result to one portable file, without pickle.
+
+        The file is a zip archive of a JSON header and NumPy arrays: the sampler, the options, the
+        groups of the result and, where they are arrays, numbers and text, the arguments of the
+        run. It takes the place of an existing one only when it is complete.
 
         Raises:
             RuntimeError: before `run`.
-            ValueError: for sizes below one.
+            ValueError: for an option that no such file can hold, naming it.
+            OSError: where the file cannot be written; an existing one is then untouched.
         """
-        fit = _required(self._fit)
-        _check_positive("num_samples", num_samples)
-        num_steps = self.num_steps if num_steps is None else num_steps
-        _check_positive("num_steps", num_steps)
-        blocks = fit.trained.flow.steps(fit.trained.params, num_steps)
-        if not weights:
-            samples = plain_draws(fit.target, fit.trained, blocks, rng_key, num_samples)
-            return OneStepDraws(samples)
-        draws, _ = weighted_draws(fit.target, fit.trained, blocks, rng_key, num_samples, fit.chunk)
-        found = weigh(draws, fit.trained).evidence
-        return OneStepDraws(fit.target.constrain(draws.x), draws.log_weight, draws.sign, found)
+        required(self._fit)
+        save_state(path, vars(self))
 
-    def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:  # noqa: FBT001, FBT002
-        """Draws of the posterior group: constrained sites and deterministics, as from `MCMC`.
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], model: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Self:
+        """The inference that `save` wrote, with its sampler and its result: no training.
 
-        Returns:
-            Arrays `(num_chains * num_samples, *event)`, or `(num_chains, num_samples, *event)`.
+        The same key then gives the same draws. Nothing in the file is executed: the code is that
+        of `model`, and the file is checked against it.
+
+        Args:
+            path: of the file.
+            model: the model that was fitted.
+            *args: arguments of the model, as for `run`; only where the file could not hold them.
+            **kwargs: keyword arguments of the model.
+
+        Raises:
+            FileNotFoundError: without such a file.
+            ValueError: for a file that is damaged, of another kind, or of another format version;
+                for a model or data other than those of the run; without arguments that the file
+                could not hold; in another floating-point precision.
         """
-        run = self._finished()
-        return run.posterior(run.indices if group_by_chain else run.indices.reshape(-1))
-
-    def get_weighted_samples(self) -> tuple[dict[str, jax.Array], np.ndarray]:
-        """The raw independent draws and their log-weights.
-
-        Returns:
-            Samples `(n, *event)` and `log w`, `(n,)`, float64. Folded draws, whose weight is
-            negative, have -inf; the group `importance` holds `log|w|` and its sign.
-        """
-        run = self._finished()
-        log_weight = np.where(run.draws.sign > 0, run.draws.log_weight, -np.inf)
-        return {name: jnp.asarray(value) for name, value in run.samples.items()}, log_weight
-
-    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, np.ndarray]:  # noqa: FBT001, FBT002
-        """Statistics of the posterior draws, as from `MCMC`: `lp`, `log_q`, `acceptance_rate`."""
-        stats = self._finished().draw_stats
-        if group_by_chain:
-            return dict(stats)
-        return {name: value.reshape(-1) for name, value in stats.items()}
-
-    def print_summary(self, prob: float = 0.9) -> None:
-        """Prints the table of the posterior, the evidence, the weights and the verdict."""
-        print(format_summary(self.inference_data, prob=prob))
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the run can be believed, with reasons."""
-        return self._finished().verdict
-
-    @property
-    def inference_data(self) -> Any:
-        """What `run` returned."""
-        return _required(self._result)
-
-    @property
-    def last_target(self) -> Target:
-        """The model of the last run as a log-density in unconstrained coordinates."""
-        return self._finished().fit.target
-
-    def _finished(self) -> Run:
-        return _required(self._run)
+        inference = cls(model)
+        inference.__dict__.update(load_state(path, model, (args, kwargs), vars(inference)))
+        return inference
 
 
 _MIN_DRAWS = 100
-_Part = TypeVar("_Part")
 
 
 def _check_names(target: Target, names: AxisNames) -> None:
@@ -294,15 +308,3 @@ def _check_names(target: Target, names: AxisNames) -> None:
     observed = {name: v for name, v in target.observed_data.items() if v.size}
     for group in (shapes, observed, target.constant_data):
         check_names({name: leaf.shape for name, leaf in group.items()}, names)
-
-
-def _required(part: _Part | None) -> _Part:
-    """What a finished run leaves, or the error that there is none."""
-    if part is None:
-        raise RuntimeError("expected a finished run: call `run` first")
-    return part
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"expected {name} to be a positive int; got {value!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpyro
 
 from numpyro_onestep.inference.run import Posterior, Run
 from numpyro_onestep.inference_data import AxisNames, build
+from numpyro_onestep.target import pointwise_log_likelihood
 from numpyro_onestep.training import TrainingHistory
 
 _MAX_LIKELIHOOD_VALUES = 50_000_000
@@ -20,7 +21,6 @@ _MAX_LIKELIHOOD_VALUES = 50_000_000
 
 def to_inference_data(
     run: Run,
-    model: Callable[..., Any],
     names: AxisNames,
     *,
     num_steps: int,
@@ -56,7 +56,7 @@ def to_inference_data(
             "num_steps": num_steps,
             "posterior_draws": posterior,
         },
-        log_likelihood=_pointwise(run, model) if log_likelihood else None,
+        log_likelihood=_pointwise(run) if log_likelihood else None,
         observed_data=target.observed_data,
         constant_data=target.constant_data,
     )
@@ -74,7 +74,7 @@ def _record(history: TrainingHistory, seconds: Mapping[str, float]) -> dict[str,
     }
 
 
-def _pointwise(run: Run, model: Callable[..., Any]) -> dict[str, np.ndarray] | None:
+def _pointwise(run: Run) -> dict[str, np.ndarray] | None:
     """Pointwise log-likelihood of the posterior draws, where it is well-defined."""
     target = run.fit.target
     observed = sum(np.size(value) for value in target.observed_data.values())
@@ -86,16 +86,15 @@ def _pointwise(run: Run, model: Callable[..., Any]) -> dict[str, np.ndarray] | N
             f"the result holds no log_likelihood group: {observed} observations for "
             f"{run.indices.size} draws are too many; numpyro.infer.log_likelihood computes it "
             "for a part of them",
-            # The caller of `OneStepInference.run`.
-            stacklevel=4,
+            # The caller of `OneStepInference.run` or `refit`.
+            stacklevel=5,
         )
         return None
-    values = numpyro.infer.log_likelihood(
-        model, run.posterior(run.indices.reshape(-1)), *run.fit.args, **run.fit.kwargs
-    )
-    shape = run.indices.shape
+    # Rejections repeat draws: each one is looked at once.
+    unique, where = np.unique(run.indices, return_inverse=True)
+    values = pointwise_log_likelihood(target, run.draws.x[unique])
     return {
-        name: np.asarray(value).reshape((*shape, *value.shape[1:]))
+        name: value[where.reshape(run.indices.shape)]
         for name, value in values.items()
         if name in target.observed_data
     }

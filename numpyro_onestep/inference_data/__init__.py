@@ -3,10 +3,12 @@
 * `arviz_lines`: what differs between the lines (container, PSIS), behind one face;
 * `dims`: names and coordinates of axes, plates first, the user's over them;
 * `build`: the groups of a result;
+* `plain`: results as dictionaries of arrays;
 * `table`: the summary table.
 """
 
 from .arviz_lines import (
+    add_groups,
     from_netcdf,
     group_dataset,
     group_names,
@@ -16,24 +18,30 @@ from .arviz_lines import (
     wrap_groups,
 )
 from .build import INFERENCE_LIBRARY, build, list_attr, plain_attrs
-from .dims import AxisNames, check_names, merge_names
+from .dims import SAMPLE_DIMS, AxisNames, check_names, make_dataset, merge_names
+from .plain import from_plain, to_plain
 from .table import scalar_labels, summary
 
 __all__ = [
     "INFERENCE_LIBRARY",
+    "SAMPLE_DIMS",
     "AxisNames",
+    "add_groups",
     "build",
     "check_names",
     "from_netcdf",
+    "from_plain",
     "group_dataset",
     "group_names",
     "inference_library",
     "is_result",
     "list_attr",
+    "make_dataset",
     "merge_names",
     "plain_attrs",
     "psis",
     "scalar_labels",
     "summary",
+    "to_plain",
     "wrap_groups",
 ]

@@ -144,3 +144,17 @@ def arviz_version() -> str:
 def from_netcdf(path: str | os.PathLike[str]) -> Any:
     """Read a result written by `result.to_netcdf(path)`, on either line."""
     return az.from_netcdf(os.fspath(path))
+
+
+def add_groups(result: Any, groups: Mapping[str, xr.Dataset]) -> None:
+    """Put datasets into a result of either line, in place of groups of the same names."""
+    for name, dataset in groups.items():
+        if not IS_LEGACY:
+            result[name] = xr.DataTree(dataset)
+            continue
+        if name in group_names(result):
+            delattr(result, name)
+        with warnings.catch_warnings():
+            # 0.23 warns of groups whose names its schema lacks.
+            warnings.simplefilter("ignore", UserWarning)
+            result.add_groups({name: dataset})

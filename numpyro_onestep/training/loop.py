@@ -105,18 +105,25 @@ def train(
     *,
     time_limit: float | None = None,
     on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
+    warm: TrainedSampler | None = None,
 ) -> tuple[TrainedSampler, TrainingHistory]:
     """Trains a sampler for the target.
 
     Ctrl-C and the time limit (seconds, checked between rounds) end training with what there is.
+    A `warm` sampler, trained for other data, gives the first of the starting points, the
+    parameters and the step size; the other starting points are as without it, so that they bear
+    the same witness.
     """
     began = time.perf_counter()
     history = TrainingHistory()
     # Folding compiles less than unpacking a split, here and in every round.
     key_start, key_fit, key_init, key_rounds = (jax.random.fold_in(rng_key, i) for i in range(4))
+    starts = list(target.initial_points(key_start, settings.num_starts))
+    if warm is not None:
+        starts[0] = warm.affine.mean
     fits = [
         fit_gaussian(target, start, jax.random.fold_in(key_fit, i))
-        for i, start in enumerate(target.initial_points(key_start, settings.num_starts))
+        for i, start in enumerate(starts)
     ]
     elbos = [float(np.mean(np.asarray(elbo)[-_ELBO_STEPS:])) for _, elbo in fits]
     best = int(np.argmax(np.nan_to_num(elbos, nan=-np.inf)))
@@ -128,9 +135,9 @@ def train(
     history.diverged = not bool(jnp.abs(affine.factor).max() < _MAX_SCALE)
 
     flow = FlowMap(GatedResidualNetwork(target.dim, settings.width, settings.num_blocks))
-    params = _init(flow, key_init)
+    params = _init(flow, key_init) if warm is None else warm.params
     state = _State(params, params, _optimiser(settings).init(params))
-    step_size = initial_step_size(affine.mean)
+    step_size = initial_step_size(affine.mean) if warm is None else warm.step_size
     max_weight = jnp.sqrt(jnp.asarray(settings.num_points, affine.mean.dtype))
     buffer: list[MovedPoints] = []
     # Rounds of annealing done so far; negative before the first.

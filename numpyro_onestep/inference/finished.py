@@ -1,0 +1,195 @@
+"""What a finished inference can be asked: draws, weights, predictions, summaries, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import MCMC
+
+from numpyro_onestep.diagnostics import Verdict
+from numpyro_onestep.inference.drawing import OneStepDraws, plain_draws, weigh, weighted_draws
+from numpyro_onestep.inference.predictive import (
+    posterior_predictive_groups,
+    prediction_groups,
+)
+from numpyro_onestep.inference.run import Fit, Run
+from numpyro_onestep.inference.summary import format_summary
+from numpyro_onestep.inference_data import AxisNames, add_groups, merge_names
+from numpyro_onestep.target import Target
+
+
+class Finished(MCMC):
+    """The half of `OneStepInference` that reads a run; the other half makes one."""
+
+    sampler: Any
+    num_steps: int
+    _coords: dict[str, Any]
+    _dims: dict[str, Any]
+    _fit: Fit | None
+    _run: Run | None
+    _result: Any
+
+    @property
+    def model(self) -> Callable[..., Any]:
+        """The user's model."""
+        return self.sampler.model
+
+    # ArviZ reads the arguments of the last run under the names that they have in `MCMC`.
+    @property
+    def _args(self) -> tuple[Any, ...]:
+        return self._fit.args if self._fit else ()
+
+    @property
+    def _kwargs(self) -> dict[str, Any]:
+        return self._fit.kwargs if self._fit else {}
+
+    def sample(
+        self,
+        rng_key: jax.Array,
+        num_samples: int,
+        *,
+        num_steps: int | None = None,
+        weights: bool = True,
+    ) -> OneStepDraws:
+        """New independent draws from the trained sampler: no training, one evaluation per step.
+
+        Args:
+            rng_key: a key that was not used for another call.
+            num_samples: number of draws, `n`.
+            num_steps: steps per draw; by default those of the run.
+            weights: whether to compute the exact weights, and the evidence from them.
+
+        Returns:
+            Samples `(n, *event)` with log-weights `(n,)`.
+
+        Raises:
+            RuntimeError: before `run`.
+            ValueError: for sizes below one.
+        """
+        fit = required(self._fit)
+        check_positive("num_samples", num_samples)
+        num_steps = self.num_steps if num_steps is None else num_steps
+        check_positive("num_steps", num_steps)
+        blocks = fit.trained.flow.steps(fit.trained.params, num_steps)
+        if not weights:
+            samples = plain_draws(fit.target, fit.trained, blocks, rng_key, num_samples)
+            return OneStepDraws(samples)
+        draws, _ = weighted_draws(fit.target, fit.trained, blocks, rng_key, num_samples, fit.chunk)
+        found = weigh(draws, fit.trained).evidence
+        return OneStepDraws(fit.target.constrain(draws.x), draws.log_weight, draws.sign, found)
+
+    def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:  # noqa: FBT001, FBT002
+        """Draws of the posterior group: constrained sites and deterministics, as from `MCMC`.
+
+        Returns:
+            Arrays `(num_chains * num_samples, *event)`, or `(num_chains, num_samples, *event)`.
+        """
+        run = self._finished()
+        return run.posterior(run.indices if group_by_chain else run.indices.reshape(-1))
+
+    def get_weighted_samples(self) -> tuple[dict[str, jax.Array], np.ndarray]:
+        """The raw independent draws and their log-weights.
+
+        Returns:
+            Samples `(n, *event)` and `log w`, `(n,)`, float64. Folded draws, whose weight is
+            negative, have -inf; the group `importance` holds `log|w|` and its sign.
+        """
+        run = self._finished()
+        log_weight = np.where(run.draws.sign > 0, run.draws.log_weight, -np.inf)
+        return {name: jnp.asarray(value) for name, value in run.samples.items()}, log_weight
+
+    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, np.ndarray]:  # noqa: FBT001, FBT002
+        """Statistics of the posterior draws, as from `MCMC`: `lp`, `log_q`, `acceptance_rate`."""
+        stats = self._finished().draw_stats
+        if group_by_chain:
+            return dict(stats)
+        return {name: value.reshape(-1) for name, value in stats.items()}
+
+    def sample_posterior_predictive(self, rng_key: jax.Array) -> Any:
+        """Draws new observations for every draw of the posterior, into the result.
+
+        Discrete latent sites, which are summed out otherwise, are drawn given the data first.
+
+        Args:
+            rng_key: a typed or a legacy key.
+
+        Returns:
+            The result, `inference_data`, which now holds the group `posterior_predictive`, dims
+            (chain, draw, ...), in place of an older one.
+
+        Raises:
+            RuntimeError: before `run`.
+            ValueError: for a model without observed sites.
+        """
+        run = self._finished()
+        groups = posterior_predictive_groups(run, self._names(run.fit.target), rng_key)
+        add_groups(self.inference_data, groups)
+        return self.inference_data
+
+    def predict(self, rng_key: jax.Array, *args: Any, **kwargs: Any) -> Any:
+        """Draws observations under other arguments of the model, into the result.
+
+        Args:
+            rng_key: a typed or a legacy key.
+            *args: arguments of the model, of any shape that the latent sites allow. Observed values
+                among them are left aside.
+            **kwargs: keyword arguments of the model.
+
+        Returns:
+            The result, `inference_data`, which now holds the group `predictions`, dims (chain,
+            draw, ...), in place of an older one. Axes keep their labels where their lengths are
+            those of the fit.
+
+        Raises:
+            RuntimeError: before `run`.
+            ValueError: for a model without observed sites.
+        """
+        run = self._finished()
+        names = self._names(run.fit.target)
+        add_groups(self.inference_data, prediction_groups(run, names, rng_key, (args, kwargs)))
+        return self.inference_data
+
+    def print_summary(self, prob: float = 0.9) -> None:
+        """Prints the table of the posterior, the evidence, the weights and the verdict."""
+        print(format_summary(self.inference_data, prob=prob))
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the run can be believed, with reasons."""
+        return self._finished().verdict
+
+    @property
+    def inference_data(self) -> Any:
+        """What `run` returned."""
+        return required(self._result)
+
+    @property
+    def last_target(self) -> Target:
+        """The model of the last run as a log-density in unconstrained coordinates."""
+        return self._finished().fit.target
+
+    def _finished(self) -> Run:
+        return required(self._run)
+
+    def _names(self, target: Target) -> AxisNames:
+        return merge_names(target.dims, target.coords, self._dims, self._coords)
+
+
+_Part = TypeVar("_Part")
+
+
+def required(part: _Part | None) -> _Part:
+    """What a finished run leaves, or the error that there is none."""
+    if part is None:
+        raise RuntimeError("expected a finished run: call `run` first")
+    return part
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Fails unless the value is a whole number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"expected {name} to be a positive int; got {value!r}")

@@ -1,0 +1,67 @@
+"""Groups of predictive draws, in the shapes and under the names that ArviZ users know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from numpyro_onestep.inference.run import Run
+from numpyro_onestep.inference_data import SAMPLE_DIMS, AxisNames, make_dataset
+from numpyro_onestep.target import Target, predictive_draws, prior_draws
+
+
+def prior_groups(
+    target: Target, names: AxisNames, rng_key: jax.Array, num: int
+) -> dict[str, xr.Dataset]:
+    """The groups `prior` and `prior_predictive`, one chain of `num` draws."""
+    latent, observed = prior_draws(target, rng_key, num)
+    groups = {"prior": latent, "prior_predictive": observed}
+    return {
+        group: make_dataset({k: v[None] for k, v in sites.items()}, SAMPLE_DIMS, names)
+        for group, sites in groups.items()
+        if sites
+    }
+
+
+def posterior_predictive_groups(
+    run: Run, names: AxisNames, rng_key: jax.Array
+) -> dict[str, xr.Dataset]:
+    """The group `posterior_predictive`: new observations for every draw of the posterior."""
+    drawn = _predict(run, rng_key, None)
+    return {"posterior_predictive": make_dataset(drawn, SAMPLE_DIMS, names)}
+
+
+def prediction_groups(
+    run: Run,
+    names: AxisNames,
+    rng_key: jax.Array,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+) -> dict[str, xr.Dataset]:
+    """The group `predictions`: observations under other arguments of the model."""
+    drawn = _predict(run, rng_key, arguments)
+    sizes = {
+        dim: size
+        for site, value in drawn.items()
+        for dim, size in zip(names.dims.get(site, ()), value.shape[2:], strict=False)
+    }
+    # Labels of the old rows say nothing of new ones; those of other axes still hold.
+    coords = {
+        dim: labels
+        for dim, labels in names.coords.items()
+        if sizes.get(dim, labels.size) == labels.size
+    }
+    return {"predictions": make_dataset(drawn, SAMPLE_DIMS, AxisNames(names.dims, coords))}
+
+
+def _predict(
+    run: Run, rng_key: jax.Array, arguments: tuple[tuple[Any, ...], dict[str, Any]] | None
+) -> dict[str, np.ndarray]:
+    samples = run.posterior(run.indices.reshape(-1))
+    drawn = predictive_draws(run.fit.target, rng_key, samples, arguments)
+    if not drawn:
+        raise ValueError("expected a model with an observed site to predict; got none")
+    shape = run.indices.shape
+    return {name: value.reshape((*shape, *value.shape[1:])) for name, value in drawn.items()}

@@ -1,0 +1,54 @@
+"""Pointwise log-likelihood at many points: one compiled program for all data of a target."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_onestep.target.base import Target
+from numpyro_onestep.target.program import float_dtype
+from numpyro_onestep.target.traces import is_factor, trace_at
+
+# Values computed in one call, and points.
+_VALUES_PER_CHUNK = 2**22
+_POINTS_PER_CHUNK = 4096
+
+
+def pointwise_log_likelihood(target: Target, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Log-density of every observation, as from `numpyro.infer.log_likelihood`.
+
+    For models without discrete latent sites; factors are left out.
+
+    Args:
+        target: the model and its data.
+        x: unconstrained points `(n, dim)`.
+
+    Returns:
+        Arrays `(n, *batch)` by name of the observed site.
+    """
+    points = np.asarray(x, float_dtype())
+    shapes = jax.eval_shape(_one, target, jnp.zeros(target.dim, float_dtype()))
+    values = sum(leaf.size for leaf in shapes.values())
+    chunk = max(1, min(_POINTS_PER_CHUNK, _VALUES_PER_CHUNK // max(values, 1)))
+    parts = []
+    for start in range(0, len(points), chunk):
+        part = points[start : start + chunk]
+        # The last chunk is padded: a chunk of its own length would be compiled anew.
+        padded = np.pad(part, ((0, chunk - len(part)), (0, 0)), mode="edge")
+        found = _many(target, padded)
+        parts.append({name: np.asarray(value)[: len(part)] for name, value in found.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in shapes}
+
+
+def _one(target: Target, x: jax.Array) -> dict[str, jax.Array]:
+    return {
+        name: site["fn"].log_prob(site["value"])
+        for name, site in trace_at(target, x).items()
+        if site["type"] == "sample" and site["is_observed"] and not is_factor(site)
+    }
+
+
+@jax.jit
+def _many(target: Target, x: jax.Array) -> dict[str, jax.Array]:
+    return jax.vmap(_one, in_axes=(None, 0))(target, x)

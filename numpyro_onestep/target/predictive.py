@@ -1,0 +1,81 @@
+"""Draws of a model's sites from the prior, and of its observations given latent values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro import handlers
+from numpyro.infer import Predictive
+
+from numpyro_onestep.target.base import Target
+from numpyro_onestep.target.traces import is_discrete
+
+Arrays = dict[str, np.ndarray]
+
+
+def prior_draws(target: Target, rng_key: jax.Array, num: int) -> tuple[Arrays, Arrays]:
+    """`num` draws of all sites from the prior, observed values left aside.
+
+    Returns:
+        Latent and deterministic sites, and observed ones, `(num, *event)` each.
+
+    Raises:
+        NotImplementedError: NumPyro's own, for a site without a proper prior.
+    """
+    args, kwargs = target.arguments
+    model = handlers.uncondition(_model(target))
+    drawn = Predictive(model, num_samples=num)(rng_key, *args, **kwargs)
+    sites = {name: np.asarray(value) for name, value in drawn.items() if value.size}
+    observed = set(target.observed_data)
+    return (
+        {name: value for name, value in sites.items() if name not in observed},
+        {name: value for name, value in sites.items() if name in observed},
+    )
+
+
+def predictive_draws(
+    target: Target,
+    rng_key: jax.Array,
+    samples: dict[str, Any],
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+) -> Arrays:
+    """New observations for every draw of the latent sites.
+
+    Discrete latent sites, which the samples lack, are first drawn given the data; with new
+    arguments they belong to those, and are drawn from the model.
+
+    Args:
+        target: the model with the data of the fit.
+        rng_key: for all of it.
+        samples: `(n, *event)` by site; only those of the latent sites are used, as deterministic
+            ones follow from them.
+        arguments: other arguments of the model; those of the target by default.
+
+    Returns:
+        Values of the sites that the target observes, `(n, *event)`.
+    """
+    key_discrete, key_new = jax.random.split(rng_key)
+    latent = {name: samples[name] for name in target.program.constrained_shapes}
+    model = _model(target)
+    args, kwargs = target.arguments if arguments is None else arguments
+    if target.enumerates and arguments is None:
+        inferred = Predictive(model, latent, infer_discrete=True)(key_discrete, *args, **kwargs)
+        discrete = {k: v for k, v in inferred.items() if k in _discrete_sites(target)}
+        latent = {**latent, **discrete}
+    names = list(target.observed_data)
+    unconditioned = handlers.uncondition(model)
+    drawn = Predictive(unconditioned, latent, return_sites=names)(key_new, *args, **kwargs)
+    return {name: np.asarray(value) for name, value in drawn.items()}
+
+
+def _model(target: Target) -> Any:
+    """The model with its parameters fixed; random keys that it asks for are its own affair."""
+    return handlers.substitute(target.program.model, data=target.program.fixed)
+
+
+def _discrete_sites(target: Target) -> set[str]:
+    args, kwargs = target.arguments
+    trace = handlers.trace(handlers.seed(_model(target), 0)).get_trace(*args, **kwargs)
+    return {name for name, site in trace.items() if is_discrete(site)}

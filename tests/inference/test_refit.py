@@ -1,0 +1,110 @@
+"""Warm starts: nothing traced or compiled again, and a verdict that knows no favours."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from quick import X, Y, run, stat
+from scipy import stats
+
+from numpyro_onestep import OneStepInference
+from numpyro_onestep.inference_data import group_dataset
+
+CALLS = []
+
+
+def located(y, spread=None):
+    """A conjugate model whose evidence is known, and which counts how often it is called."""
+    CALLS.append(1)
+    centre = numpyro.sample("centre", dist.Normal(0.0, 10.0))
+    tilt = numpyro.sample("tilt", dist.Normal(0.0, 10.0))
+    with numpyro.plate("n", len(y)):
+        numpyro.sample("y", dist.Normal(centre + tilt * X, 1.0), obs=y)
+
+
+def log_evidence(y):
+    design = np.stack([np.ones(8), X])
+    return stats.multivariate_normal(np.zeros(8), np.eye(8) + 100.0 * design.T @ design).logpdf(y)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return run(located, jnp.asarray(Y))
+
+
+def refit(inference, y, key=1):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the verdict on this run")
+        return inference.refit(jax.random.key(key), jnp.asarray(y))
+
+
+def test_new_data_without_compilation(fitted, caplog):
+    """One refit, far away: no trace of the model, no program compiled, the right evidence."""
+    y = 20.0 - 3.0 * Y
+    CALLS.clear()
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        result = refit(fitted, y)
+    assert not [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()]
+    # Shapes of the sites are looked at for names and chunks; training would be thousands.
+    assert len(CALLS) <= 6
+    error = abs(stat(fitted, "log_evidence") - log_evidence(y))
+    assert error <= 4.0 * stat(fitted, "log_evidence_se") < 0.1
+    assert result is fitted.inference_data
+    np.testing.assert_allclose(group_dataset(result, "observed_data")["y"], y, rtol=1e-6)
+    assert abs(float(np.mean(fitted.get_samples()["centre"])) - np.mean(y)) < 0.3
+    # What was drawn on the way: fits from four starts, and all checks.
+    fresh = run(located, jnp.asarray(y))
+    assert fitted.inference_data.attrs["data_digest"] == fresh.inference_data.attrs["data_digest"]
+    assert len(fitted._fit.trained.rivals) == len(fresh._fit.trained.rivals) == 3
+    gradients = [
+        int(group_dataset(i.inference_data, "training")["num_target_gradients"])
+        for i in (fitted, fresh)
+    ]
+    assert gradients[0] <= gradients[1]
+
+
+def test_the_same_key_gives_the_same_refit(fitted):
+    refit(fitted, Y)
+    first = fitted.get_samples()["centre"]
+    again = run(located, jnp.asarray(Y))
+    assert not np.array_equal(first, again.get_samples()["centre"])
+    before = fitted._fit.trained
+    one, other = (fitted._complete(jax.random.key(4), fitted._fit.target, (Y,), {}, 0.0, before)
+                  for _ in range(2))  # fmt: skip
+    for group in ("posterior", "importance"):
+        assert group_dataset(one, group).identical(group_dataset(other, group))
+
+
+def test_other_shapes_are_for_run(fitted):
+    before = fitted.inference_data
+    with pytest.raises(ValueError, match=r"expected the argument 'y' to have shape \(8,\)"):
+        refit(fitted, np.append(Y, 0.0))
+    with pytest.raises(ValueError, match="expected model arguments of the same structure"):
+        fitted.refit(jax.random.key(0), jnp.asarray(Y), spread=1.0)
+    with pytest.raises(ValueError, match="NaN"):
+        refit(fitted, np.where(X > 0, np.nan, Y))
+    # Nothing of the last run is lost.
+    assert fitted.inference_data is before
+    with pytest.raises(RuntimeError, match="call `run` first"):
+        OneStepInference(located).refit(jax.random.key(0), Y)
+
+
+def two_modes(y):
+    """Symmetric in the sign of `a`: one mode at 0 for small `y`, two for large ones."""
+    a = numpyro.sample("a", dist.Normal(0.0, 3.0))
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    with numpyro.plate("n", len(y)):
+        numpyro.sample("y", dist.Normal(a**2 + 0.0 * b, 0.5), obs=y)
+
+
+def test_a_sampler_that_does_not_carry_over_says_so():
+    """A warm start in one of two modes is found out as a cold one is."""
+    inference = run(two_modes, np.full(4, -3.0))
+    assert np.abs(np.mean(inference.get_samples()["a"])) < 0.5
+    with pytest.warns(UserWarning, match="'unreliable'"):
+        inference.refit(jax.random.key(0), np.full(4, 4.0))
+    assert inference.verdict.label == "unreliable"
