@@ -3,7 +3,7 @@
 from numpyro_onestep.comparison import EvidenceComparison, compare_evidence
 from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.inference import OneStepDraws, OneStepInference
-from numpyro_onestep.plots import plot_posterior_and_weights
+from numpyro_onestep.plots import plot_posterior_and_weights, plot_training
 from numpyro_onestep.training import TrainingSettings
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "Verdict",
     "compare_evidence",
     "plot_posterior_and_weights",
+    "plot_training",
 ]

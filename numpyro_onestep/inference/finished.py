@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from numpyro.infer import MCMC
 
 from numpyro_onestep.diagnostics import Verdict
+from numpyro_onestep.importance import Estimate, weighted_mean
 from numpyro_onestep.inference.drawing import OneStepDraws, plain_draws, weigh, weighted_draws
 from numpyro_onestep.inference.predictive import (
     posterior_predictive_groups,
@@ -18,7 +20,7 @@ from numpyro_onestep.inference.predictive import (
 )
 from numpyro_onestep.inference.run import Fit, Run
 from numpyro_onestep.inference.summary import format_summary
-from numpyro_onestep.inference_data import AxisNames, add_groups, merge_names
+from numpyro_onestep.inference_data import AxisNames, add_groups, merge_names, weighted_summary
 from numpyro_onestep.target import Target
 
 
@@ -152,6 +154,43 @@ class Finished(MCMC):
         names = self._names(run.fit.target)
         add_groups(self.inference_data, prediction_groups(run, names, rng_key, (args, kwargs)))
         return self.inference_data
+
+    def weighted_summary(
+        self, var_names: Sequence[str] | None = None, *, prob: float = 0.9
+    ) -> pd.DataFrame:
+        """Mean, sd, median and central `prob` interval from the raw weighted draws.
+
+        Every number is followed by its Monte Carlo standard error, `mcse`. No chain, no
+        resampling: the most precise summary that the run allows.
+
+        Args:
+            var_names: sites; all by default.
+            prob: probability of the interval.
+
+        Returns:
+            A table with one row per scalar.
+        """
+        return weighted_summary(self.inference_data, var_names, prob=prob)
+
+    def expectation(self, function: Callable[[dict[str, Any]], Any]) -> Estimate:
+        """Posterior mean of any function of the sites, with its Monte Carlo standard error.
+
+        Args:
+            function: takes the sites of all raw draws, `(n, *event)` by name, and returns an array
+                of one value per draw, `(n, *shape)`.
+
+        Returns:
+            `value` and `mcse`, both of that shape.
+
+        Raises:
+            ValueError: if the function returns another number of values.
+
+        Example:
+            >>> inference.expectation(lambda sites: sites["tau"] > 5.0).value
+        """
+        run = self._finished()
+        values = np.asarray(function(dict(run.samples)))
+        return weighted_mean(values, run.draws.log_weight, run.draws.sign)
 
     def print_summary(self, prob: float = 0.9) -> None:
         """Prints the table of the posterior, the evidence, the weights and the verdict."""

@@ -20,7 +20,7 @@ from .arviz_lines import (
 from .build import INFERENCE_LIBRARY, build, list_attr, plain_attrs
 from .dims import SAMPLE_DIMS, AxisNames, check_names, make_dataset, merge_names
 from .plain import from_plain, to_plain
-from .table import scalar_labels, summary
+from .table import scalar_labels, summary, weighted_summary
 
 __all__ = [
     "INFERENCE_LIBRARY",
@@ -43,5 +43,6 @@ __all__ = [
     "scalar_labels",
     "summary",
     "to_plain",
+    "weighted_summary",
     "wrap_groups",
 ]

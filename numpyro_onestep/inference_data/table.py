@@ -1,4 +1,4 @@
-"""The table of `print_summary`: one row per scalar of the posterior."""
+"""Tables of the posterior, one row per scalar: of the chains, and of the weighted draws."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from numpyro_onestep.importance import weighted_mean, weighted_quantile, weighted_sd
+
 from .arviz_lines import convergence, group_dataset
+from .dims import IMPORTANCE_DIM
 
 
 def summary(
@@ -46,6 +49,47 @@ def summary(
         labels += list(scalar_labels(values, skip=("chain", "draw")))
     data = np.concatenate(rows) if rows else np.zeros((0, len(columns) + len(diagnostics)))
     return pd.DataFrame(data, index=labels, columns=[*columns, *diagnostics])
+
+
+def weighted_summary(
+    result: Any, var_names: Sequence[str] | None = None, *, prob: float = 0.9
+) -> pd.DataFrame:
+    """Mean, sd, median and central `prob` interval of every scalar from the raw weighted draws.
+
+    Nothing is resampled: the numbers are those of the weights themselves, folds included, each
+    followed by its Monte Carlo standard error (columns `mcse`, repeated after each number).
+
+    Args:
+        result: of a run, with its group `importance`.
+        var_names: sites; all of the posterior group by default.
+        prob: probability of the interval, whose columns are named by their percentages.
+
+    Raises:
+        ValueError: for an unknown variable or a `prob` outside (0, 1).
+    """
+    if not 0.0 < prob < 1.0:
+        raise ValueError(f"expected a probability in (0, 1); got {prob}")
+    group = group_dataset(result, "importance")
+    known = [str(name) for name in group_dataset(result, "posterior").data_vars]
+    unknown = [name for name in var_names or [] if name not in known]
+    if unknown:
+        raise ValueError(f"expected variables out of {known}; got {unknown}")
+    weights = group["log_weight"].to_numpy(), group["sign"].to_numpy()
+    levels = ((1 - prob) / 2, (1 + prob) / 2)
+    columns = ["mean", "sd", "median", *(f"{100 * level:.1f}%" for level in levels)]
+    rows, labels = [], []
+    for name in var_names or known:
+        stored = f"{name}_draw" if f"{name}_draw" in group else name
+        array = group[stored].astype(np.float64).transpose(IMPORTANCE_DIM, ...)
+        values = array.to_numpy().reshape(array.shape[0], -1)
+        found = [weighted_mean(values, *weights), weighted_sd(values, *weights)]
+        found += [weighted_quantile(values, p, *weights) for p in (0.5, *levels)]
+        rows.append(np.stack([part for e in found for part in (e.value, e.mcse)], axis=1))
+        labels += [
+            label.replace(stored, name, 1) for label in scalar_labels(array, skip=(IMPORTANCE_DIM,))
+        ]
+    headings = [heading for column in columns for heading in (column, "mcse")]
+    return pd.DataFrame(np.concatenate(rows), index=labels, columns=headings)
 
 
 def scalar_labels(array: xr.DataArray, skip: Sequence[str] = ()) -> Iterator[str]:

@@ -1,10 +1,12 @@
 """Pictures of results and of their comparison, as figures outside of pyplot.
 
 * `posterior`: the posterior of every scalar, the weights, and the verdict;
+* `training`: effective draws, evidence and gradients over the rounds;
 * `evidence`: log Bayes factors and probabilities of several models.
 """
 
 from numpyro_onestep.plots.evidence import plot_evidence
 from numpyro_onestep.plots.posterior import plot_posterior_and_weights
+from numpyro_onestep.plots.training import plot_training
 
-__all__ = ["plot_evidence", "plot_posterior_and_weights"]
+__all__ = ["plot_evidence", "plot_posterior_and_weights", "plot_training"]

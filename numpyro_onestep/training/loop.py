@@ -110,9 +110,8 @@ def train(
     """Trains a sampler for the target.
 
     Ctrl-C and the time limit (seconds, checked between rounds) end training with what there is.
-    A `warm` sampler, trained for other data, gives the first of the starting points, the
-    parameters and the step size; the other starting points are as without it, so that they bear
-    the same witness.
+    A `warm` sampler, trained for other data, gives one more starting point, the parameters and the
+    step size; the other starting points are as many as without it and bear the same witness.
     """
     began = time.perf_counter()
     history = TrainingHistory()
@@ -120,7 +119,7 @@ def train(
     key_start, key_fit, key_init, key_rounds = (jax.random.fold_in(rng_key, i) for i in range(4))
     starts = list(target.initial_points(key_start, settings.num_starts))
     if warm is not None:
-        starts[0] = warm.affine.mean
+        starts.append(warm.affine.mean)
     fits = [
         fit_gaussian(target, start, jax.random.fold_in(key_fit, i))
         for i, start in enumerate(starts)

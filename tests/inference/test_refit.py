@@ -8,7 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from quick import X, Y, run, stat
+from quick import QUICK, X, Y, run, stat
 from scipy import stats
 
 from numpyro_onestep import OneStepInference
@@ -56,25 +56,17 @@ def test_new_data_without_compilation(fitted, caplog):
     assert result is fitted.inference_data
     np.testing.assert_allclose(group_dataset(result, "observed_data")["y"], y, rtol=1e-6)
     assert abs(float(np.mean(fitted.get_samples()["centre"])) - np.mean(y)) < 0.3
-    # What was drawn on the way: fits from four starts, and all checks.
-    fresh = run(located, jnp.asarray(y))
-    assert fitted.inference_data.attrs["data_digest"] == fresh.inference_data.attrs["data_digest"]
-    assert len(fitted._fit.trained.rivals) == len(fresh._fit.trained.rivals) == 3
-    gradients = [
-        int(group_dataset(i.inference_data, "training")["num_target_gradients"])
-        for i in (fitted, fresh)
-    ]
-    assert gradients[0] <= gradients[1]
+    # Witnesses from as many other starts as in a run, and one more.
+    assert len(fitted._fit.trained.rivals) == QUICK.num_starts
 
 
 def test_the_same_key_gives_the_same_refit(fitted):
-    refit(fitted, Y)
-    first = fitted.get_samples()["centre"]
-    again = run(located, jnp.asarray(Y))
-    assert not np.array_equal(first, again.get_samples()["centre"])
-    before = fitted._fit.trained
-    one, other = (fitted._complete(jax.random.key(4), fitted._fit.target, (Y,), {}, 0.0, before)
-                  for _ in range(2))  # fmt: skip
+    before = fitted._fit
+    results = []
+    for _ in range(2):
+        fitted._fit = before
+        results.append(refit(fitted, Y, key=4))
+    one, other = results
     for group in ("posterior", "importance"):
         assert group_dataset(one, group).identical(group_dataset(other, group))
 
@@ -87,8 +79,7 @@ def test_other_shapes_are_for_run(fitted):
         fitted.refit(jax.random.key(0), jnp.asarray(Y), spread=1.0)
     with pytest.raises(ValueError, match="NaN"):
         refit(fitted, np.where(X > 0, np.nan, Y))
-    # Nothing of the last run is lost.
-    assert fitted.inference_data is before
+    assert fitted.inference_data is before, "a refit that fails leaves the last run as it was"
     with pytest.raises(RuntimeError, match="call `run` first"):
         OneStepInference(located).refit(jax.random.key(0), Y)
 
