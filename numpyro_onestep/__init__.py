@@ -2,15 +2,24 @@
 
 from numpyro_onestep.comparison import EvidenceComparison, compare_evidence
 from numpyro_onestep.diagnostics import Verdict
+from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.inference import OneStepDraws, OneStepInference
 from numpyro_onestep.plots import plot_posterior_and_weights, plot_training
-from numpyro_onestep.training import TrainingSettings
+from numpyro_onestep.training import CDDS, DDS, DIS, OSDS, PIS, SCDS, Method, ResampleMove
 
 __all__ = [
+    "CDDS",
+    "DDS",
+    "DIS",
+    "OSDS",
+    "PIS",
+    "SCDS",
     "EvidenceComparison",
+    "Method",
     "OneStepDraws",
     "OneStepInference",
-    "TrainingSettings",
+    "ResampleMove",
+    "TraceLogDet",
     "Verdict",
     "compare_evidence",
     "plot_posterior_and_weights",

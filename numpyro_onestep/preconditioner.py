@@ -68,6 +68,27 @@ def log_density(target: Target, affine: Affine, z: jax.Array) -> jax.Array:
     return target.log_density(affine.forward(z)) + affine.log_det
 
 
+@struct.dataclass
+class Density:
+    """The target as a density of `z`, for flows that follow its gradient.
+
+    Attributes:
+        target: the model.
+        affine: the preconditioner.
+    """
+
+    target: Target
+    affine: Affine
+
+    def log_density(self, z: jax.Array) -> jax.Array:
+        """Log-density at one point `(dim,)`, volume of the preconditioner included."""
+        return log_density(self.target, self.affine, z)
+
+    def score(self, z: jax.Array) -> jax.Array:
+        """Its gradient `(dim,)`."""
+        return jax.grad(self.log_density)(z)
+
+
 @jax.jit
 def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> tuple[Affine, jax.Array]:
     """Fits mean and covariance from `start: (dim,)`.

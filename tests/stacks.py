@@ -24,14 +24,19 @@ def random_flow(shape, scale=0.3, seed=0):
     dim, width, num_blocks, _ = shape
     # Wild parameters and several steps: tails of the default weight would overflow at far draws.
     flow = FlowMap(GatedResidualNetwork(dim, width, num_blocks, tail=0.02 * dim**0.5))
-    params = flow.network.init(jax.random.key(seed))
+    return flow, random_params(flow, scale, seed)
+
+
+def random_params(flow, scale, seed=0):
+    """Parameters of a flow that are nowhere zero."""
+    params = flow.init(jax.random.key(seed))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     leaves = [
         leaf + scale * jax.random.normal(k, leaf.shape, leaf.dtype) / jnp.sqrt(leaf.shape[-1])
         for leaf, k in zip(leaves, keys, strict=True)
     ]
-    return flow, jax.tree.unflatten(structure, leaves)
+    return jax.tree.unflatten(structure, leaves)
 
 
 @pytest.fixture

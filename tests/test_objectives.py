@@ -15,6 +15,7 @@ from numpyro_onestep import flow as flows
 from numpyro_onestep.flow import FlowMap
 from numpyro_onestep.networks import GatedResidualNetwork
 from numpyro_onestep.objectives import (
+    Intervals,
     PathJeffreys,
     StateConsistency,
     TargetScoreMatching,
@@ -176,7 +177,7 @@ def mixture_score(x, alpha=1.0, sigma=0.0):
 def test_target_score_matching_is_stationary_at_the_true_velocity():
     """A mixture of normals, whose noised score is known: no direction lowers the loss."""
 
-    def velocity(params, x, t):
+    def velocity(params, x, t, density):
         schedule = CosineSchedule()
         score = mixture_score(x[0], schedule.alpha(t), schedule.sigma(t))
         directions = jnp.stack([jnp.ones(()), x[0], jnp.tanh(x[0]), t * x[0], jnp.cos(3.0 * x[0])])
@@ -218,7 +219,7 @@ class GaussianFlow:
     def scale(self, t):
         return jnp.sqrt((self.schedule.alpha(t) * self.sd) ** 2 + self.schedule.sigma(t) ** 2)
 
-    def step(self, params, t, d):
+    def step(self, params, t, d, density):
         network = GatedResidualNetwork(1, 1, 1, tail=0.0)
         blocks = network.blocks(network.init(KEY), t, d)
         # A saturated unit makes the gate a constant.
@@ -230,14 +231,14 @@ class GaussianFlow:
             shift=jnp.zeros((1, 1, 1)),
         )
 
-    def velocity(self, params, x, t):
+    def velocity(self, params, x, t, density):
         return x - x / self.scale(t) ** 2
 
 
 def consistency(flow, params, teacher, uniform, num_levels):
     points = flow.sd * jax.random.normal(KEY, (200, 1))
     batch = batch_of(KEY, 1, points, points)._replace(teacher=teacher, uniform=uniform)
-    return StateConsistency(num_levels).loss(flow, params, batch)
+    return StateConsistency(Intervals(1, num_levels)).loss(flow, params, batch)
 
 
 def test_state_consistency_of_an_exact_flow():

@@ -1,4 +1,4 @@
-"""Training: its settings, the moves that leave the posterior alone, what a run records."""
+"""Training: its method, the moves that leave the posterior alone, what a run records."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ import pytest
 
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import build_target
-from numpyro_onestep.training import Draws, TrainingSettings, move, train
+from numpyro_onestep.training import Draws, ResampleMove, move, train
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
 
 
@@ -31,7 +31,7 @@ from numpyro_onestep.training.draws import standard_normal_log_density, value_an
 )
 def test_settings(change, message):
     with pytest.raises(ValueError, match=message):
-        TrainingSettings(**change)
+        ResampleMove(**change)
 
 
 def banana():
@@ -107,7 +107,7 @@ def test_resampling_follows_the_weights(target):
     assert np.all(np.abs(counts - num * weight / weight.sum()) < 1.0 + 1e-3)
 
 
-SETTINGS = TrainingSettings(
+SETTINGS = ResampleMove(
     width=8,
     num_blocks=1,
     num_points=400,

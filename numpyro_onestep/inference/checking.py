@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_onestep import flow as flows
 from numpyro_onestep.diagnostics import Checks, Coverage, coverage, independent_halves
 from numpyro_onestep.importance import (
     ess,
@@ -15,7 +18,6 @@ from numpyro_onestep.importance import (
     tail_excess,
 )
 from numpyro_onestep.inference.drawing import Weighed, WeightedDraws, weigh, weighted_draws
-from numpyro_onestep.networks import Blocks
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
 from numpyro_onestep.training import (
@@ -51,9 +53,9 @@ def measure(
 
     Adds the gradients that drawing and checking took to the history.
     """
-    blocks = sampler.flow.steps(sampler.params, num_steps)
+    blocks = sampler.steps(target, num_steps)
     key_more, key_move, key_rivals = (jax.random.fold_in(rng_key, i) for i in range(3))
-    more_blocks = sampler.flow.steps(sampler.params, 2 * num_steps)
+    more_blocks = sampler.steps(target, 2 * num_steps)
     chunk = len(first_chunk.base)
     more, _ = weighted_draws(target, sampler, more_blocks, key_more, chunk, chunk)
     more_weighed = weigh(more, sampler)
@@ -89,7 +91,7 @@ def measure(
 def _moved(
     target: Target,
     sampler: TrainedSampler,
-    blocks: Blocks,
+    blocks: Any,
     draws: Draws,
     rng_key: jax.Array,
     resolution: float,
@@ -126,7 +128,7 @@ def _move(
 def _rival_share(
     target: Target,
     sampler: TrainedSampler,
-    blocks: Blocks,
+    blocks: Any,
     draws: WeightedDraws,
     log_evidence: float,
     chunk: int,
@@ -138,7 +140,7 @@ def _rival_share(
     that of every draw (beyond `_MARGIN`), or has no preimage, are out of reach; the fit's own
     importance estimate of the evidence, times their share, is what the sampler misses there.
     """
-    identity = jax.tree.map(jnp.zeros_like, blocks)
+    identity = flows.identity(blocks)
     largest = np.max(draws.log_weight, initial=-np.inf, where=np.isfinite(draws.log_weight))
     worst = 0.0
     for i, rival in enumerate(sampler.rivals):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ import numpy as np
 from numpyro_onestep import flow as flows
 from numpyro_onestep.importance import Evidence, evidence
 from numpyro_onestep.inference_data import psis
-from numpyro_onestep.networks import Blocks
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
 from numpyro_onestep.training import Draws, TrainedSampler, draw
@@ -77,7 +77,7 @@ class Weighed:
 def weighted_draws(
     target: Target,
     sampler: TrainedSampler,
-    blocks: Blocks,
+    blocks: Any,
     rng_key: jax.Array,
     num: int,
     chunk: int,
@@ -85,7 +85,7 @@ def weighted_draws(
     """`num` draws with exact weights, and the first chunk of them as it is on the device."""
     parts: list[tuple[np.ndarray, ...]] = []
     first = None
-    for key, size in _chunks(rng_key, num, chunk):
+    for key, size in chunks(rng_key, num, chunk):
         draws = draw(target, sampler.affine, blocks, key, chunk)
         first = draws if first is None else first
         fields = (draws.image, draws.log_density, draws.log_det, draws.sign, draws.log_base)
@@ -121,14 +121,14 @@ def weigh(draws: WeightedDraws, sampler: TrainedSampler) -> Weighed:
 
 
 def plain_draws(
-    target: Target, sampler: TrainedSampler, blocks: Blocks, rng_key: jax.Array, num: int
+    target: Target, sampler: TrainedSampler, blocks: Any, rng_key: jax.Array, num: int
 ) -> dict[str, np.ndarray]:
     """`num` constrained draws: network and constraining transforms in one program."""
     sites = jax.eval_shape(target.constrain_one, sampler.affine.mean)
-    values = max(sum(leaf.size for leaf in sites.values()), blocks.hidden.shape[1])
+    values = max(sum(leaf.size for leaf in sites.values()), flows.base_dim(blocks))
     chunk = max(1, min(_MAX_CHUNK, num, _CHUNK_VALUES // values))
     parts = []
-    for key, size in _chunks(rng_key, num, chunk):
+    for key, size in chunks(rng_key, num, chunk):
         drawn = _draw_sites(target, sampler.affine, blocks, key, chunk)
         parts.append({name: np.asarray(value)[:size] for name, value in drawn.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in sites}
@@ -139,7 +139,7 @@ def chunk_size(dim: int, width: int, num: int) -> int:
     return max(1, min(num, _CHUNK_VALUES // (dim * max(min(dim, width), 1))))
 
 
-def _chunks(rng_key: jax.Array, num: int, chunk: int) -> Iterator[tuple[jax.Array, int]]:
+def chunks(rng_key: jax.Array, num: int, chunk: int) -> Iterator[tuple[jax.Array, int]]:
     """A key and a number of draws to keep per chunk; the last chunk is drawn whole and cut."""
     for i, start in enumerate(range(0, num, chunk)):
         yield jax.random.fold_in(rng_key, i), min(chunk, num - start)
@@ -147,9 +147,9 @@ def _chunks(rng_key: jax.Array, num: int, chunk: int) -> Iterator[tuple[jax.Arra
 
 @functools.partial(jax.jit, static_argnames="num")
 def _draw_sites(
-    target: Target, affine: Affine, blocks: Blocks, rng_key: jax.Array, num: int
+    target: Target, affine: Affine, blocks: Any, rng_key: jax.Array, num: int
 ) -> dict[str, jax.Array]:
-    base = jax.random.normal(rng_key, (num, target.dim), affine.mean.dtype)
+    base = jax.random.normal(rng_key, (num, flows.base_dim(blocks)), affine.mean.dtype)
     image = jax.vmap(flows.apply, in_axes=(None, 0))(blocks, base)
     return jax.vmap(target.constrain_one)(affine.forward(image))
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer import init_to_uniform
 
+from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.inference.drawing import (
     chunk_size,
 )
@@ -29,7 +30,7 @@ from numpyro_onestep.inference_data import (
     wrap_groups,
 )
 from numpyro_onestep.target import Target, build_target
-from numpyro_onestep.training import TrainedSampler, TrainingSettings, train
+from numpyro_onestep.training import Method, ResampleMove, TrainedSampler, train
 
 
 class OneStepInference(Finished):
@@ -43,19 +44,23 @@ class OneStepInference(Finished):
         model: a NumPyro model; continuous latent sites, finite discrete ones are summed out.
         num_samples: draws per chain.
         num_chains: chains of the posterior group.
-        num_steps: steps of the sampler per draw; 1 is the fastest, more can be more accurate.
+        num_steps: steps of the sampler per draw; 1 is the fastest, more can be more accurate. By
+            default the method's own number: 1, or a whole path for a multi-step sampler.
         posterior: what the equally weighted draws of the posterior group are. "imh": independence
             Metropolis-Hastings chains over the raw draws, four to a draw, exact in the limit, whose
             `r_hat` and `ess_bulk` tell the truth; "resampled": as many raw draws resampled by
             their Pareto-smoothed weights; "weighted": the raw draws as they are, for those who
             apply the weights themselves.
         init_strategy: where the Gaussian fit starts, as for NUTS.
-        settings: of the training.
+        method: how the sampler is trained, with everything that can be configured about it;
+            `ResampleMove()` by default.
         time_limit: seconds after which training ends with what it has; None for no limit.
         progress_bar: a bar over training rounds; always off where the variable `CI` is set.
         coords: coordinates by dimension, for ArviZ.
         dims: names of the dimensions by site, for ArviZ; plates name theirs already.
         log_likelihood: whether the result holds the pointwise log-likelihood, for `az.loo`.
+        trace_weights: asks for the published deterministic-flow weights too, stored as
+            `trace_log_weight` and `trace_log_evidence`, for comparison: they are biased.
 
     Raises:
         ValueError: for sizes below one, fewer than 100 draws altogether, or unknown options.
@@ -69,15 +74,16 @@ class OneStepInference(Finished):
         *,
         num_samples: int = 1000,
         num_chains: int = 4,
-        num_steps: int = 1,
+        num_steps: int | None = None,
         posterior: Posterior = "imh",
         init_strategy: Callable[..., Any] = init_to_uniform,
-        settings: TrainingSettings | None = None,
+        method: Method | None = None,
         time_limit: float | None = None,
         progress_bar: bool = True,
         coords: Mapping[str, Sequence[Any]] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
         log_likelihood: bool = True,
+        trace_weights: TraceLogDet | None = None,
     ) -> None:
         """See the class."""
         # Not MCMC's own __init__: there is no kernel to set up.
@@ -85,6 +91,8 @@ class OneStepInference(Finished):
             raise ValueError(f"expected a NumPyro model, a callable; got {model!r}")
         check_positive("num_samples", num_samples)
         check_positive("num_chains", num_chains)
+        method = method or ResampleMove()
+        num_steps = method.num_sampling_steps if num_steps is None else num_steps
         check_positive("num_steps", num_steps)
         if num_samples * num_chains < _MIN_DRAWS:
             raise ValueError(
@@ -93,14 +101,19 @@ class OneStepInference(Finished):
             )
         if posterior not in POSTERIORS:
             raise ValueError(f"expected posterior to be one of {POSTERIORS}; got {posterior!r}")
+        if trace_weights is not None and method.num_sampling_steps > 1:
+            raise ValueError(
+                f"expected no trace_weights for a stochastic sampler; got {trace_weights!r}"
+            )
         if time_limit is not None and not time_limit > 0:
             raise ValueError(f"expected a positive time_limit in seconds; got {time_limit!r}")
         self.num_samples = num_samples
         self.num_chains = num_chains
         self.num_steps = num_steps
-        self.settings = settings or TrainingSettings()
+        self.method = method
         self.sampler = SimpleNamespace(model=model)
         self._posterior = posterior
+        self._trace_weights = trace_weights
         self._init_strategy = init_strategy
         self._time_limit = time_limit
         self._progress_bar = progress_bar
@@ -177,18 +190,18 @@ class OneStepInference(Finished):
         key_train, key_draw, key_check = (jax.random.fold_in(rng_key, i) for i in (1, 2, 3))
         names = self._names(target)
         _check_names(target, names)
-        rounds = self.settings.max_rounds + self.settings.num_annealing
+        rounds = self.method.num_rounds
         with Progress(rounds, shown=self._progress_bar) as on_round:
             trained, history = train(
                 target,
                 key_train,
-                self.settings,
+                self.method,
                 time_limit=self._time_limit,
                 on_round=on_round,
                 warm=warm,
             )
         sampled = time.perf_counter()
-        chunk = chunk_size(target.dim, self.settings.width, self.settings.num_points)
+        chunk = chunk_size(target.dim, self.method.chunk_width, self.method.num_points)
         fit = Fit(target, trained, history, chunk, args, kwargs)
         try:
             run = finish(
@@ -199,6 +212,7 @@ class OneStepInference(Finished):
                 num_samples=self.num_samples,
                 num_steps=self.num_steps,
                 posterior=self._posterior,
+                trace_weights=self._trace_weights,
             )
         except KeyboardInterrupt:
             # What took long is kept: `sample` works.

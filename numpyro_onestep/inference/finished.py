@@ -76,7 +76,7 @@ class Finished(MCMC):
         check_positive("num_samples", num_samples)
         num_steps = self.num_steps if num_steps is None else num_steps
         check_positive("num_steps", num_steps)
-        blocks = fit.trained.flow.steps(fit.trained.params, num_steps)
+        blocks = fit.trained.steps(fit.target, num_steps)
         if not weights:
             samples = plain_draws(fit.target, fit.trained, blocks, rng_key, num_samples)
             return OneStepDraws(samples)

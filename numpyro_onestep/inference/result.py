@@ -42,6 +42,7 @@ def to_inference_data(
             "psis_log_weight": run.psis_log_weight,
             "log_det": draws.log_det,
             "sign": draws.sign,
+            **({} if run.trace_log_weight is None else {"trace_log_weight": run.trace_log_weight}),
         },
         training=_record(run.fit.history, seconds),
         names=names,

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep.diagnostics import Verdict, judge
-from numpyro_onestep.importance import IMHChains, ess, imh_chains, resample_indices
+from numpyro_onestep.flow import TraceLogDet
+from numpyro_onestep.importance import IMHChains, ess, evidence, imh_chains, resample_indices
 from numpyro_onestep.inference.checking import measure
 from numpyro_onestep.inference.drawing import WeightedDraws, weigh, weighted_draws
+from numpyro_onestep.inference.trace import trace_log_weights
 from numpyro_onestep.target import Target
 from numpyro_onestep.training import TrainedSampler, TrainingHistory
 
@@ -46,6 +48,7 @@ class Run:
         draws: `S` raw draws in unconstrained coordinates.
         samples: constrained sites and deterministics of the raw draws, `(S, *event)` each.
         psis_log_weight: Pareto-smoothed log-weights, `(S,)`.
+        trace_log_weight: published trace weights, `(S,)`, where they were asked for.
         indices: which raw draw is at each place of the posterior group, `(chain, draw)`.
         draw_stats: statistics per posterior draw, `(chain, draw)` each.
         scalar_stats: statistics of the run.
@@ -56,6 +59,7 @@ class Run:
     draws: WeightedDraws
     samples: dict[str, np.ndarray]
     psis_log_weight: np.ndarray
+    trace_log_weight: np.ndarray | None
     indices: np.ndarray
     draw_stats: dict[str, np.ndarray]
     scalar_stats: dict[str, float]
@@ -75,11 +79,12 @@ def finish(
     num_samples: int,
     num_steps: int,
     posterior: Posterior,
+    trace_weights: TraceLogDet | None = None,
 ) -> Run:
     """Draws, weighs, judges and arranges."""
     target, trained = fit.target, fit.trained
     num = num_chains * num_samples * (1 if posterior == "weighted" else _PROPOSALS_PER_DRAW)
-    blocks = trained.flow.steps(trained.params, num_steps)
+    blocks = trained.steps(target, num_steps)
     draws, first = weighted_draws(target, trained, blocks, key_draw, num, fit.chunk)
     weighed = weigh(draws, trained)
     found = weighed.evidence
@@ -94,12 +99,20 @@ def finish(
         weighed.psis_log_weight,
         (num_chains, num_samples),
     )
+    trace_log_weight = None
+    trace_stats = {}
+    if trace_weights is not None:
+        trace_log_weight = trace_log_weights(
+            target, trained, trace_weights, key_draw, num, fit.chunk, num_steps=num_steps
+        )
+        trace_stats["trace_log_evidence"] = evidence(trace_log_weight).log_evidence
     shown = target.evidence != "refused" and not fit.history.diverged
     return Run(
         fit=fit,
         draws=draws,
         samples=target.constrain(draws.x),
         psis_log_weight=weighed.psis_log_weight,
+        trace_log_weight=trace_log_weight,
         indices=chains.indices,
         draw_stats={
             "lp": draws.log_density[chains.indices],
@@ -111,6 +124,7 @@ def finish(
             "log_evidence_se": found.se if shown else math.nan,
             "pareto_k": weighed.pareto_k,
             "ess_importance": ess(draws.log_weight, draws.sign).count,
+            **trace_stats,
         },
         verdict=judge(checks),
     )

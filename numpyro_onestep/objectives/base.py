@@ -8,13 +8,18 @@ nats, so that they can be added with weights that do not depend on the dimension
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from numpyro_onestep.flow import FlowMap
+from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
+from numpyro_onestep.preconditioner import Density
+
+# Points further from the origin than this, in units of sqrt(dim), teach no velocity: in the tails
+# of a posterior without moments single points would outweigh all others.
+_MAX_DISTANCE = 6.0
 
 
 class TrainingBatch(NamedTuple):
@@ -31,6 +36,7 @@ class TrainingBatch(NamedTuple):
         noise: standard normal `(m, dim)`.
         uniform: further uniform numbers in (0, 1), `(m,)`.
         teacher: moving average of the parameters.
+        density: the target, for flows that follow its gradient.
     """
 
     base: jax.Array
@@ -43,29 +49,26 @@ class TrainingBatch(NamedTuple):
     noise: jax.Array
     uniform: jax.Array
     teacher: Params
+    density: Density | None = None
+
+    def states(self, flow: Flow, t: jax.Array) -> jax.Array:
+        """Points `(m, dim)` of the flow's paths at times `t: (m,)`: noised posterior points."""
+        alpha, sigma = (f(t)[:, None] for f in (flow.schedule.alpha, flow.schedule.sigma))
+        return alpha * self.points + sigma * self.noise
+
+    def mean(self, errors: jax.Array) -> jax.Array:
+        """Mean of one error per point `(m,)`, over the points that are not far out."""
+        dim = self.points.shape[-1]
+        near = (self.points**2).sum(axis=-1) < _MAX_DISTANCE**2 * dim
+        return jnp.where(near, errors, 0.0).mean()
 
 
 class Objective(Protocol):
     """A training objective."""
 
-    def loss(self, flow: FlowMap, params: Params, batch: TrainingBatch) -> jax.Array:
-        """Scalar whose gradient with respect to `params` training descends."""
+    def loss(self, flow: Any, params: Params, batch: Any) -> jax.Array:
+        """Scalar whose gradient with respect to `params` training descends.
+
+        The flow and the batch are those of a method that the objective suits.
+        """
         ...
-
-
-# Points further from the origin than this, in units of sqrt(dim), teach no velocity: in the tails
-# of a posterior without moments single points would outweigh all others.
-_MAX_DISTANCE = 6.0
-
-
-def mean_over_near(errors: jax.Array, batch: TrainingBatch) -> jax.Array:
-    """Mean of one error per point `(m,)`, over the points that are not far out."""
-    dim = batch.points.shape[-1]
-    near = (batch.points**2).sum(axis=-1) < _MAX_DISTANCE**2 * dim
-    return jnp.where(near, errors, 0.0).mean()
-
-
-def noised(flow: FlowMap, batch: TrainingBatch, t: jax.Array) -> jax.Array:
-    """The batch's points taken back to times `t: (m,)` with the batch's noise, `(m, dim)`."""
-    alpha, sigma = (f(t)[:, None] for f in (flow.schedule.alpha, flow.schedule.sigma))
-    return alpha * batch.points + sigma * batch.noise

@@ -17,9 +17,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from numpyro_onestep.flow import FlowMap
+from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
-from numpyro_onestep.objectives.base import TrainingBatch, mean_over_near, noised
+from numpyro_onestep.objectives.base import TrainingBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +32,17 @@ class TargetScoreMatching:
 
     max_residual: float = 10.0
 
-    def loss(self, flow: FlowMap, params: Params, batch: TrainingBatch) -> jax.Array:
+    def loss(self, flow: Flow, params: Params, batch: TrainingBatch) -> jax.Array:
         """Half the squared error, summed over dimensions, averaged over points."""
         t = batch.times
-        z_t = noised(flow, batch, t)
+        z_t = batch.states(flow, t)
         alpha, sigma = (f(t)[:, None] for f in (flow.schedule.alpha, flow.schedule.sigma))
         g = jnp.clip(batch.points_score + batch.points, -self.max_residual, self.max_residual)
         g = jnp.nan_to_num(g)
         weight = 1.0 / (1.0 + jnp.mean(g**2) * sigma**4)
         denoising = z_t - batch.noise / jnp.maximum(sigma, 1e-2)
         wanted = weight * alpha * g + (1.0 - weight) * denoising
-        velocity = jax.vmap(flow.velocity, in_axes=(None, 0, 0))(params, z_t, t)
-        return 0.5 * mean_over_near(jnp.sum((velocity - wanted) ** 2, axis=-1), batch)
+        velocity = jax.vmap(flow.velocity, in_axes=(None, 0, 0, None))(
+            params, z_t, t, batch.density
+        )
+        return 0.5 * batch.mean(jnp.sum((velocity - wanted) ** 2, axis=-1))

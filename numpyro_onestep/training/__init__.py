@@ -2,15 +2,31 @@
 
 from numpyro_onestep.training.draws import Draws, draw
 from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train
+from numpyro_onestep.training.methods import (
+    CDDS,
+    DDS,
+    DIS,
+    OSDS,
+    PIS,
+    SCDS,
+    Method,
+    ResampleMove,
+)
 from numpyro_onestep.training.moves import MovedPoints, log_weight_at, move
-from numpyro_onestep.training.settings import TrainingSettings
 
 __all__ = [
+    "CDDS",
+    "DDS",
+    "DIS",
     "Draws",
+    "Method",
     "MovedPoints",
+    "OSDS",
+    "PIS",
+    "ResampleMove",
+    "SCDS",
     "TrainedSampler",
     "TrainingHistory",
-    "TrainingSettings",
     "draw",
     "log_weight_at",
     "move",

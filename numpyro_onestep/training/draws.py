@@ -6,13 +6,12 @@ log w = log gamma(m + L T(z)) + log|L| + log|det dT/dz| - log N(z; 0, I)
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from numpyro_onestep import flow as flows
-from numpyro_onestep.networks import Blocks
 from numpyro_onestep.preconditioner import Affine, log_density
 from numpyro_onestep.target import Target
 
@@ -21,7 +20,7 @@ class Draws(NamedTuple):
     """Draws with everything that their weights are made of, `n` of each.
 
     Attributes:
-        base: draws from N(0, I), `(n, dim)`.
+        base: draws from N(0, I), `(n, base_dim)`; more than `dim` for a stochastic map.
         image: where the map takes them, in the coordinates of the preconditioner, `(n, dim)`.
         log_density: of the target in those coordinates, `(n,)`.
         score: its gradient, `(n, dim)`.
@@ -53,9 +52,9 @@ def standard_normal_log_density(z: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="num")
-def draw(target: Target, affine: Affine, blocks: Blocks, rng_key: jax.Array, num: int) -> Draws:
+def draw(target: Target, affine: Affine, blocks: Any, rng_key: jax.Array, num: int) -> Draws:
     """`num` independent draws; one compiled program per number of draws and of steps."""
-    base = jax.random.normal(rng_key, (num, target.dim), affine.mean.dtype)
+    base = jax.random.normal(rng_key, (num, flows.base_dim(blocks)), affine.mean.dtype)
     image, log_det, sign = jax.vmap(flows.apply_with_log_det, in_axes=(None, 0))(blocks, base)
     value, score = value_and_score(target, affine, image)
     return Draws(base, image, value, score, log_det, sign)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,25 +21,19 @@ import numpy as np
 import optax
 from flax import struct
 
-from numpyro_onestep import flow as flows
-from numpyro_onestep.flow import FlowMap
-from numpyro_onestep.networks import GatedResidualNetwork, Params
-from numpyro_onestep.objectives import TrainingBatch
-from numpyro_onestep.preconditioner import NUM_FIT_GRADIENTS, Affine, fit_gaussian
+from numpyro_onestep.flow import Flow
+from numpyro_onestep.networks import Params
+from numpyro_onestep.preconditioner import NUM_FIT_GRADIENTS, Affine, Density, fit_gaussian
 from numpyro_onestep.target import Target
-from numpyro_onestep.training.draws import Draws, draw, value_and_score
+from numpyro_onestep.training.draws import Draws, draw
+from numpyro_onestep.training.methods import Method
 from numpyro_onestep.training.moves import (
     MovedPoints,
     adapted_step_size,
     initial_step_size,
     move,
 )
-from numpyro_onestep.training.settings import TrainingSettings
 
-# Newton steps per block for the preimages of a batch: points that they leave too far off are left
-# out.
-_NEWTON_STEPS = 2
-_MAX_GRADIENT_NORM = 5.0
 _LAST_RATE = 1e-3
 # A Gaussian fit with a standard deviation beyond this has found no posterior.
 _MAX_SCALE = 1e10
@@ -95,13 +91,17 @@ class TrainedSampler:
     params: Params
     step_size: jax.Array
     rivals: tuple[Affine, ...]
-    flow: FlowMap = struct.field(pytree_node=False)
+    flow: Flow = struct.field(pytree_node=False)
+
+    def steps(self, target: Target, num_steps: int) -> Any:
+        """The map in `num_steps` steps, for the target that it was trained for."""
+        return self.flow.steps(self.params, num_steps, Density(target, self.affine))
 
 
 def train(
     target: Target,
     rng_key: jax.Array,
-    settings: TrainingSettings,
+    method: Method,
     *,
     time_limit: float | None = None,
     on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
@@ -117,7 +117,7 @@ def train(
     history = TrainingHistory()
     # Folding compiles less than unpacking a split, here and in every round.
     key_start, key_fit, key_init, key_rounds = (jax.random.fold_in(rng_key, i) for i in range(4))
-    starts = list(target.initial_points(key_start, settings.num_starts))
+    starts = list(target.initial_points(key_start, method.num_starts))
     if warm is not None:
         starts.append(warm.affine.mean)
     fits = [
@@ -126,32 +126,70 @@ def train(
     ]
     elbos = [float(np.mean(np.asarray(elbo)[-_ELBO_STEPS:])) for _, elbo in fits]
     best = int(np.argmax(np.nan_to_num(elbos, nan=-np.inf)))
-    affine, elbo = fits[best]
-    rivals = tuple(fit for i, (fit, _) in enumerate(fits) if i != best)
+    fit, elbo = fits[best]
+    affine = method.preconditioner(fit)
+    rivals = tuple(other for other, _ in fits if other is not affine)
     history.gaussian_elbo = np.asarray(elbo, float).tolist()
     history.num_gradients += NUM_FIT_GRADIENTS * len(fits)
     # Along a direction in which the density has no end, the scale doubles with every few steps.
-    history.diverged = not bool(jnp.abs(affine.factor).max() < _MAX_SCALE)
+    history.diverged = not bool(jnp.abs(fit.factor).max() < _MAX_SCALE)
 
-    flow = FlowMap(GatedResidualNetwork(target.dim, settings.width, settings.num_blocks))
+    density, teacher = Density(target, affine), None
+    deadline = math.inf if time_limit is None else began + time_limit
+    if method.teacher is not None:
+        # A key of its own: the student's numbers are those that it has without a teacher.
+        key_teacher = jax.random.fold_in(rng_key, 4)
+        halfway = 0.5 * (time.perf_counter() + deadline)
+        record = dataclasses.replace(TrainingHistory(), diverged=history.diverged)
+        teacher = _train_rounds(
+            density, key_teacher, method.teacher, None, (), record, halfway, on_round
+        )
+        history.num_gradients += record.num_gradients
+        if record.stopped == "interrupted":
+            history.stopped = record.stopped
+    sampler = _train_rounds(
+        density, key_rounds, method, teacher, rivals, history, deadline, on_round, key_init, warm
+    )
+    history.seconds = time.perf_counter() - began
+    return sampler, history
+
+
+def _train_rounds(
+    density: Density,
+    key_rounds: jax.Array,
+    method: Method,
+    teacher: TrainedSampler | None,
+    rivals: tuple[Affine, ...],
+    history: TrainingHistory,
+    deadline: float,
+    on_round: Callable[[int, TrainingHistory], None],
+    key_init: jax.Array | None = None,
+    warm: TrainedSampler | None = None,
+) -> TrainedSampler:
+    """Rounds in given coordinates; writes the history."""
+    target, affine = density.target, density.affine
+    flow = method.flow(target.dim)
+    key_init = jax.random.fold_in(key_rounds, 2**30) if key_init is None else key_init
     params = _init(flow, key_init) if warm is None else warm.params
-    state = _State(params, params, _optimiser(settings).init(params))
+    state = _State(params, params, method.optimiser().init(params))
     step_size = initial_step_size(affine.mean) if warm is None else warm.step_size
-    max_weight = jnp.sqrt(jnp.asarray(settings.num_points, affine.mean.dtype))
+    max_weight = jnp.sqrt(jnp.asarray(method.num_points, affine.mean.dtype))
     buffer: list[MovedPoints] = []
     # Rounds of annealing done so far; negative before the first.
     annealed = -1
     try:
-        for i in range(settings.max_rounds + settings.num_annealing):
+        for i in range(method.max_rounds + method.num_annealing):
+            if history.stopped:
+                break
             key_draw, key_move, key_improve = (
                 jax.random.fold_in(key_rounds, 3 * i + j) for j in range(3)
             )
-            blocks = _blocks(flow, state.average)
-            draws = draw(target, affine, blocks, key_draw, settings.num_points)
+            steps = _steps(flow, method.num_sampling_steps, state.average, density)
+            draws = draw(target, affine, steps, key_draw, method.num_points)
             _record(history, draws)
-            if annealed >= 0 or i == settings.max_rounds or _is_enough(history, settings):
+            if annealed >= 0 or i == method.max_rounds or _is_enough(history, method):
                 annealed += 1
-            limit = time_limit is not None and time.perf_counter() - began > time_limit
+            limit = time.perf_counter() > deadline
             if limit:
                 history.stopped = "time limit"
             if history.diverged or limit:
@@ -162,30 +200,30 @@ def train(
                 draws,
                 step_size,
                 max_weight,
-                jnp.asarray(settings.num_moves),
+                jnp.asarray(method.num_moves),
                 key_move,
             )
             step_size = adapted_step_size(step_size, moved.acceptance)
             # The first round stands in for those that are still missing: one shape, one program.
-            buffer = (buffer or [moved] * (settings.num_buffered - 1)) + [moved]
-            buffer = buffer[-settings.num_buffered :]
+            buffer = (buffer or [moved] * (method.num_buffered - 1)) + [moved]
+            buffer = buffer[-method.num_buffered :]
             points = jax.tree.map(
                 lambda *leaves: jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]), *buffer
             )
+            done = np.array([len(history.losses), annealed], np.int32)
             state, losses = _improve(
-                target, affine, flow, settings, state, points, key_improve, jnp.asarray(annealed)
+                density, flow, method, state, points, teacher, key_improve, done
             )
             history.acceptance.append(float(moved.acceptance))
             history.losses.extend(np.asarray(losses, float).tolist())
-            history.num_gradients += settings.num_points * (1 + settings.num_moves)
-            history.num_gradients += settings.num_updates * settings.batch_size
+            history.num_gradients += method.num_points * (1 + method.num_moves)
+            history.num_gradients += method.num_updates * method.gradients_per_update
             on_round(i, history)
-            if annealed == settings.num_annealing - 1:
+            if annealed >= 0 and annealed >= method.num_annealing - 1:
                 break
     except KeyboardInterrupt:
         history.stopped = "interrupted"
-    history.seconds = time.perf_counter() - began
-    return TrainedSampler(affine, state.average, step_size, rivals, flow), history
+    return TrainedSampler(affine, state.average, step_size, rivals, flow)
 
 
 def _record(history: TrainingHistory, draws: Draws) -> None:
@@ -204,99 +242,64 @@ def _record(history: TrainingHistory, draws: Draws) -> None:
     history.log_evidence.append(float(top + np.log(max(weight.mean(), 1e-300))))
 
 
-def _is_enough(history: TrainingHistory, settings: TrainingSettings) -> bool:
+def _is_enough(history: TrainingHistory, method: Method) -> bool:
     """Whether the target is reached in two rounds running, or `patience` rounds brought no gain."""
     ess_fraction = history.ess_fraction
-    if len(ess_fraction) > 1 and min(ess_fraction[-2:]) >= settings.target_ess:
+    if len(ess_fraction) > 1 and min(ess_fraction[-2:]) >= method.target_ess:
         return True
-    earlier, recent = ess_fraction[: -settings.patience], ess_fraction[-settings.patience :]
+    earlier, recent = ess_fraction[: -method.patience], ess_fraction[-method.patience :]
     return len(earlier) > 1 and max(recent) < max(earlier) + 0.01
 
 
-def _optimiser(settings: TrainingSettings) -> optax.GradientTransformation:
-    steps = optax.chain(
-        optax.clip_by_global_norm(_MAX_GRADIENT_NORM),
-        optax.scale_by_adam(b2=0.99),
-    )
-    # A batch with an infinite gradient is passed over; the sampler is judged by its draws anyway.
-    return optax.apply_if_finite(steps, max_consecutive_errors=settings.num_updates)
-
-
 @functools.partial(jax.jit, static_argnames="flow")
-def _init(flow: FlowMap, rng_key: jax.Array) -> Params:
-    return flow.network.init(rng_key)
+def _init(flow: Flow, rng_key: jax.Array) -> Params:
+    return flow.init(rng_key)
 
 
-@functools.partial(jax.jit, static_argnames="flow")
-def _blocks(flow: FlowMap, params: Params) -> flows.Blocks:
-    return flow.steps(params)
+@functools.partial(jax.jit, static_argnames=("flow", "num_steps"))
+def _steps(flow: Flow, num_steps: int, params: Params, density: Density) -> Any:
+    return flow.steps(params, num_steps, density)
 
 
-@functools.partial(jax.jit, static_argnames=("flow", "settings"))
+@functools.partial(jax.jit, static_argnames=("flow", "method"))
 def _improve(
-    target: Target,
-    affine: Affine,
-    flow: FlowMap,
-    settings: TrainingSettings,
+    density: Density,
+    flow: Flow,
+    method: Method,
     state: _State,
     points: MovedPoints,
+    teacher: TrainedSampler | None,
     rng_key: jax.Array,
-    annealed: jax.Array,
+    done: jax.Array | np.ndarray,
 ) -> tuple[_State, jax.Array]:
-    """One round of optimiser steps, after so many rounds of annealing (negative before them)."""
-    optimiser = _optimiser(settings)
-    falling = optax.cosine_decay_schedule(
-        1.0, settings.num_annealing * settings.num_updates, _LAST_RATE
-    )
+    """One round of optimiser steps.
+
+    `done` holds the optimiser steps and the rounds of annealing before it; the latter are negative
+    before they begin.
+    """
+    num_done, annealed = done
+    optimiser = method.optimiser()
+    falling: optax.Schedule = optax.constant_schedule(1.0)
+    if method.num_annealing:
+        falling = optax.cosine_decay_schedule(
+            1.0, method.num_annealing * method.num_updates, _LAST_RATE
+        )
 
     def update(state: _State, i: jax.Array) -> tuple[_State, jax.Array]:
         key = jax.random.fold_in(rng_key, i)
-        batch = _batch(target, affine, flow, settings, state, points, key)
+        batch = method.batch(
+            density, flow, state.params, state.average, points, teacher, num_done + i, key
+        )
 
         def loss(params: Params) -> jax.Array:
-            terms = [w * o.loss(flow, params, batch) for w, o in settings.objectives]
+            terms = [w * o.loss(flow, params, batch) for w, o in method.objectives]
             return jnp.stack(terms).sum()
 
         gradient = jax.grad(loss)(state.params)
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser)
-        rate = settings.learning_rate * falling(annealed * settings.num_updates + i)
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+        rate = method.learning_rate * falling(annealed * method.num_updates + i)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        average = optax.incremental_update(params, state.average, 1.0 - settings.ema)
+        average = optax.incremental_update(params, state.average, 1.0 - method.ema)
         return _State(params, average, optimiser_state), optax.tree.norm(gradient)
 
-    return jax.lax.scan(update, state, jnp.arange(settings.num_updates))
-
-
-def _batch(
-    target: Target,
-    affine: Affine,
-    flow: FlowMap,
-    settings: TrainingSettings,
-    state: _State,
-    points: MovedPoints,
-    rng_key: jax.Array,
-) -> TrainingBatch:
-    # Two calls for all random numbers of the step: each call costs half a second to compile.
-    key_normal, key_uniform = jax.random.split(rng_key)
-    num, dim, dtype = settings.batch_size, target.dim, affine.mean.dtype
-    base, noise = jax.random.normal(key_normal, (2, num, dim), dtype)
-    which, jitter, uniform = jax.random.uniform(key_uniform, (3, num), dtype)
-    blocks = flow.steps(state.params)
-    image = jax.vmap(flows.apply, in_axes=(None, 0))(blocks, base)
-    _, image_score = value_and_score(target, affine, image)
-    chosen = (which * len(points.points)).astype(int)
-
-    chosen_points = points.points[chosen]
-    preimages, _ = jax.vmap(lambda x: flows.invert(blocks, x, _NEWTON_STEPS))(chosen_points)
-    return TrainingBatch(
-        base=base,
-        image=image,
-        image_score=image_score,
-        points=chosen_points,
-        points_score=points.score[chosen],
-        preimages=preimages,
-        times=(jnp.arange(num) + jitter) / num,
-        noise=noise,
-        uniform=uniform,
-        teacher=state.average,
-    )
+    return jax.lax.scan(update, state, jnp.arange(method.num_updates))

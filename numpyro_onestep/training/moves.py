@@ -7,13 +7,12 @@ truncated (w <= sqrt(n) mean w; Ionides, 2008), so that a poor sampler still yie
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from numpyro_onestep import flow as flows
-from numpyro_onestep.networks import Blocks
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import (
@@ -104,7 +103,7 @@ def move(
 
 @jax.jit
 def log_weight_at(
-    blocks: Blocks, points: jax.Array, log_density: jax.Array
+    blocks: Any, points: jax.Array, log_density: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The weight that the sampler would give to points that it did not propose.
 

@@ -8,17 +8,17 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from numpyro_onestep import OneStepInference, TrainingSettings
+from numpyro_onestep import OneStepInference, ResampleMove
 
 # A run takes seconds, nearly all of them compilation.
-QUICK = TrainingSettings(
+QUICK = ResampleMove(
     width=16, num_blocks=2, num_points=500, num_updates=50, max_rounds=3, num_annealing=2
 )
 
 
 def run(model, *args, key=0, warn=False, options=None, **kwargs):
     """A finished inference with quick settings; warnings of poor verdicts only where wanted."""
-    defaults = {"settings": QUICK, "progress_bar": False, "num_samples": 500}
+    defaults = {"method": QUICK, "progress_bar": False, "num_samples": 500}
     inference = OneStepInference(model, **{**defaults, **(options or {})})
     rng_key = jax.random.key(key) if isinstance(key, int) else key
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ import pytest
 from numpyro import handlers
 from quick import X, Y, line, run, stat
 
-from numpyro_onestep import OneStepInference, TrainingSettings
+from numpyro_onestep import OneStepInference, ResampleMove
 from numpyro_onestep.inference import facade, progress
 from numpyro_onestep.inference import run as run_module
 
@@ -211,7 +211,7 @@ class InterruptedBar:
         pass
 
 
-LONG = TrainingSettings(
+LONG = ResampleMove(
     width=16, num_blocks=2, num_points=500, num_updates=50, target_ess=1.0, max_rounds=10
 )
 
@@ -230,7 +230,7 @@ def check_stopped(inference, reason, rounds):
 
 def test_interrupted(monkeypatch):
     monkeypatch.setattr(progress, "tqdm", InterruptedBar)
-    inference = run(line, X, Y, options={"settings": LONG})
+    inference = run(line, X, Y, options={"method": LONG})
     check_stopped(inference, "interrupted", 2)
 
 
@@ -238,7 +238,7 @@ def test_interrupted_while_checking(monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    inference = OneStepInference(line, settings=LONG, time_limit=1e-3, progress_bar=False)
+    inference = OneStepInference(line, method=LONG, time_limit=1e-3, progress_bar=False)
     with monkeypatch.context() as context:
         context.setattr(run_module, "measure", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -250,12 +250,12 @@ def test_interrupted_while_checking(monkeypatch):
 
 
 def test_time_limit():
-    inference = run(line, X, Y, options={"settings": LONG, "time_limit": 1e-3})
+    inference = run(line, X, Y, options={"method": LONG, "time_limit": 1e-3})
     check_stopped(inference, "time limit", 1)
 
 
 def test_sizes_of_sample():
-    inference = run(line, X, Y, options={"settings": LONG, "time_limit": 1e-3})
+    inference = run(line, X, Y, options={"method": LONG, "time_limit": 1e-3})
     with pytest.raises(ValueError, match="expected num_samples to be a positive int; got 0"):
         inference.sample(KEY, 0)
     with pytest.raises(ValueError, match="expected num_steps to be a positive int; got -2"):
@@ -263,7 +263,7 @@ def test_sizes_of_sample():
 
 
 def test_a_failed_run_leaves_the_last_one():
-    inference = run(line, X, Y, options={"settings": LONG, "time_limit": 1e-3})
+    inference = run(line, X, Y, options={"method": LONG, "time_limit": 1e-3})
     before = inference.inference_data
     with pytest.raises(ValueError, match="site 'height'"):
         inference.run(KEY, X, np.full(8, np.nan))

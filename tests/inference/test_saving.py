@@ -82,7 +82,7 @@ def test_everything_comes_back(fitted, loaded):
         assert set(ours) == set(theirs)
         for name in ours:
             assert_array_equal(ours[name], theirs[name])
-    assert (loaded.num_samples, loaded.num_chains, loaded.settings) == (500, 4, QUICK)
+    assert (loaded.num_samples, loaded.num_chains, loaded.method) == (500, 4, QUICK)
     assert loaded._init_strategy.keywords == {"num_samples": 10}
     assert loaded.last_target.digest == fitted.last_target.digest
     table = compare_evidence({"before": fitted, "after": loaded}).table

@@ -18,12 +18,20 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_onestep import log_det, tails
+from numpyro_onestep.flow.base import (
+    NEWTON_STEPS,
+    apply,
+    apply_with_log_det,
+    base_dim,
+    identity,
+    invert,
+)
 from numpyro_onestep.log_det import DiagonalPlusLowRank
 from numpyro_onestep.networks import Blocks, GatedResidualNetwork, Params
-from numpyro_onestep.schedules import CosineSchedule
+from numpyro_onestep.preconditioner import Density
+from numpyro_onestep.schedules import CosineSchedule, Schedule
 
-# Newton steps per block and the longest of them; a block is close to a diagonal affine map.
-_NEWTON_STEPS = 6
+# The longest Newton step; a block is close to a diagonal affine map.
 _NEWTON_RADIUS = 3.0
 
 # Image, log|det| and sign.
@@ -40,7 +48,7 @@ class FlowMap:
     """
 
     network: GatedResidualNetwork
-    schedule: CosineSchedule = CosineSchedule()
+    schedule: Schedule = CosineSchedule()
 
     @property
     def dim(self) -> int:
@@ -51,13 +59,19 @@ class FlowMap:
     def _total_length(self) -> jax.Array:
         return self.schedule.kappa(jnp.zeros(()), jnp.ones(()))
 
-    def step(self, params: Params, t: jax.Array, d: jax.Array) -> Blocks:
-        """The blocks of `T(.; t, d)` for scalars `t`, `d`."""
+    def init(self, rng_key: jax.Array) -> Params:
+        """Parameters of a map that moves nothing, its tails apart."""
+        return self.network.init(rng_key)
+
+    def step(
+        self, params: Params, t: jax.Array, d: jax.Array, density: Density | None = None
+    ) -> Blocks:
+        """The blocks of `T(.; t, d)` for scalars `t`, `d`; they do not look at the density."""
         blocks = self.network.blocks(params, t, d)
         share = self.schedule.kappa(t, d) / self._total_length
         return blocks._replace(gain=share * blocks.gain, tail=share * blocks.tail)
 
-    def steps(self, params: Params, num_steps: int = 1) -> Blocks:
+    def steps(self, params: Params, num_steps: int = 1, density: Density | None = None) -> Blocks:
         """The blocks of the whole map in `num_steps` equal steps."""
         size = 1.0 / num_steps
         parts = [
@@ -65,7 +79,9 @@ class FlowMap:
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
-    def velocity(self, params: Params, x: jax.Array, t: jax.Array) -> jax.Array:
+    def velocity(
+        self, params: Params, x: jax.Array, t: jax.Array, density: Density | None = None
+    ) -> jax.Array:
         """`F(x, t) = dT(x; t, d)/dkappa` at `d = 0`: the network's estimate of `x + score_t(x)`."""
         blocks = self.network.blocks(params, t, jnp.zeros(()))
         h = blocks.gain * jnp.tanh(jnp.einsum("bwd,d->bw", blocks.hidden, x) + blocks.bias)
@@ -92,18 +108,23 @@ def _jacobian(block: Blocks, x: jax.Array) -> DiagonalPlusLowRank:
     return DiagonalPlusLowRank(diagonal, left * (block.gain * (1.0 - tanh**2)), block.hidden)
 
 
-def apply(blocks: Blocks, z: jax.Array) -> jax.Array:
-    """The map itself: `(dim,) -> (dim,)`."""
+@base_dim.register
+def _(blocks: Blocks) -> int:
+    return blocks.hidden.shape[-1]
+
+
+@identity.register
+def _(blocks: Blocks) -> Blocks:
+    return jax.tree.map(jnp.zeros_like, blocks)
+
+
+@apply.register
+def _(blocks: Blocks, z: jax.Array) -> jax.Array:
     return jax.lax.scan(lambda x, block: (_apply_block(block, x), None), z, blocks)[0]
 
 
-def apply_with_log_det(blocks: Blocks, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The map with the determinant of its Jacobian.
-
-    Returns:
-        The image `(dim,)`, `log|det dT/dz|` and the sign of the determinant (-1 on a fold).
-    """
-
+@apply_with_log_det.register
+def _(blocks: Blocks, z: jax.Array) -> _Mapped:
     def body(carry: _Mapped, block: Blocks) -> tuple[_Mapped, None]:
         x, total, sign = carry
         total = total + tails.log_slope(block.tail, x).sum()
@@ -143,17 +164,9 @@ def push_score(blocks: Blocks, z: jax.Array, score: jax.Array) -> tuple[jax.Arra
     return x, s
 
 
-def invert(
-    blocks: Blocks, x: jax.Array, num_newton: int = _NEWTON_STEPS
-) -> tuple[jax.Array, jax.Array]:
-    """A preimage of `x` by Newton's method, block by block from the last.
-
-    A preimage always exists; where the map folds, it is one of several.
-
-    Returns:
-        `z: (dim,)` and the distance `|T(z) - x|`, which tells whether Newton arrived.
-    """
-
+@invert.register
+def _(blocks: Blocks, x: jax.Array, num_newton: int = NEWTON_STEPS) -> tuple[jax.Array, jax.Array]:
+    # Block by block from the last.
     def undo(y: jax.Array, block: Blocks) -> tuple[jax.Array, None]:
         def newton(x: jax.Array, _: None) -> tuple[jax.Array, None]:
             miss = y - _apply_residual(block, x)

@@ -1,0 +1,104 @@
+r"""What every flow and every map made of it can do.
+
+A *flow* turns parameters into maps: one per time and step size. A map is a pytree, and five
+functions work on any kind of it: `base_dim`, `apply`, `apply_with_log_det`, `invert`, `identity`.
+A new kind of map registers its five functions; nothing else needs to know it.
+
+With `z ~ N(0, I)` in `base_dim` dimensions and `x = T(z)`, the weight
+
+    log w = log gamma(x) + log|det| - log N(z; 0, I)
+
+must satisfy `E[sign w] = \int gamma`. For a deterministic map the determinant is that of its whole
+Jacobian. A stochastic map takes its noise from further coordinates of `z`, and what stands in the
+determinant's place makes the same sum the log ratio of its path densities.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Protocol
+
+import jax
+
+from numpyro_onestep.networks import Params
+from numpyro_onestep.preconditioner import Density
+from numpyro_onestep.schedules import Schedule
+
+NEWTON_STEPS = 6
+"""Newton steps per block or per step of a map, unless told."""
+
+
+class Flow(Protocol):
+    """A network with its schedule; hashable, so that it can be static under `jit`."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a point."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """The lengths of steps."""
+        ...
+
+    def init(self, rng_key: jax.Array) -> Params:
+        """Parameters to start from."""
+        ...
+
+    def step(self, params: Params, t: jax.Array, d: jax.Array, density: Density | None) -> Any:
+        """The map from time `t` to `t + d`, in one evaluation of the network."""
+        ...
+
+    def steps(self, params: Params, num_steps: int = 1, density: Density | None = None) -> Any:
+        """The whole map in `num_steps` equal steps."""
+        ...
+
+    def velocity(
+        self, params: Params, x: jax.Array, t: jax.Array, density: Density | None
+    ) -> jax.Array:
+        """`x + score_t(x)`, the rate at which a short step moves per unit of `kappa`."""
+        ...
+
+
+def _unknown(steps: Any) -> TypeError:
+    return TypeError(f"expected a map of a flow; got {type(steps).__name__}")
+
+
+@functools.singledispatch
+def base_dim(steps: Any) -> int:
+    """Number of standard normal coordinates that the map takes."""
+    raise _unknown(steps)
+
+
+@functools.singledispatch
+def identity(steps: Any) -> Any:
+    """The map that moves nothing, in as many dimensions; where possible of the same kind."""
+    raise _unknown(steps)
+
+
+@functools.singledispatch
+def apply(steps: Any, z: jax.Array) -> jax.Array:
+    """The map itself: `(base_dim,) -> (dim,)`."""
+    raise _unknown(steps)
+
+
+@functools.singledispatch
+def apply_with_log_det(steps: Any, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The map with the determinant of its Jacobian.
+
+    Returns:
+        The image `(dim,)`, `log|det dT/dz|` and the sign of the determinant (-1 on a fold).
+    """
+    raise _unknown(steps)
+
+
+@functools.singledispatch
+def invert(steps: Any, x: jax.Array, num_newton: int = NEWTON_STEPS) -> tuple[jax.Array, jax.Array]:
+    """A preimage of `x`, by Newton's method where the map is deterministic.
+
+    A preimage always exists; where the map folds, it is one of several.
+
+    Returns:
+        `z: (base_dim,)` and the distance `|T(z) - x|`, which tells whether Newton arrived.
+    """
+    raise _unknown(steps)

@@ -1,0 +1,69 @@
+"""Self-consistent diffusion samplers (SCDS)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from numpyro_onestep.flow import EulerMaruyama
+from numpyro_onestep.networks import Params
+from numpyro_onestep.objectives import (
+    Intervals,
+    Objective,
+    PathLogVariance,
+    StateConsistency,
+    WarmUp,
+)
+from numpyro_onestep.schedules import EulerCosineSchedule
+from numpyro_onestep.training.methods.diffusion import DiffusionMethod
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SCDS(DiffusionMethod):
+    """Path log-variance with self-consistency (arXiv 2502.07579).
+
+    One network from scratch, as in `OSDS`, but with the log-variance as its path objective, its
+    own current parameters (held constant) as teacher, and nothing said about volumes. The paper
+    has no weights for the one-step sampler; the exact ones hold for it as for any other.
+    """
+
+    objectives: tuple[tuple[float, Objective], ...] = (
+        (0.2, PathLogVariance(max_deviation=20.0)),
+        (30.0, WarmUp(StateConsistency(Intervals(0, 3), by_velocity=False, relative=False), 500)),
+    )
+    batch_size: int = 128
+    num_updates: int = 250
+    max_rounds: int = 16
+    num_annealing: int = 6
+    ema: float = 0.998
+
+    def path_teacher(self, params: Params, average: Params) -> Params:
+        """The current parameters."""
+        return jax.lax.stop_gradient(params)
+
+    @classmethod
+    def published(cls, *, prior_scale: float = 1.0, learning_rate: float = 1e-3) -> SCDS:
+        """The path and the network of the paper: a budget for a GPU.
+
+        Where the paper gives no number, that of `OSDS.published` stands.
+        """
+        state = StateConsistency(Intervals(0, 6), by_velocity=False, relative=False)
+        return cls(
+            objectives=((1.0, PathLogVariance()), (1.0, state)),
+            num_path_steps=128,
+            schedule=EulerCosineSchedule(),
+            kernel=EulerMaruyama(),
+            residual=False,
+            prior_scale=prior_scale,
+            tail=0.0,
+            learning_rate=learning_rate,
+            max_gradient_norm=1.0,
+            batch_size=1024,
+            num_updates=1000,
+            max_rounds=60,
+            num_annealing=0,
+            ema=0.999,
+            target_ess=1.0,
+            patience=60,
+        )

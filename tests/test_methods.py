@@ -1,0 +1,110 @@
+"""Methods of training by name: each runs, weighs exactly, and refuses what it cannot be."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from numpyro_onestep.flow import DiffusionFlow, TraceLogDet
+from numpyro_onestep.importance import evidence
+from numpyro_onestep.objectives import WarmUp
+from numpyro_onestep.target import build_target
+from numpyro_onestep.training import CDDS, DDS, DIS, OSDS, PIS, SCDS, ResampleMove, draw, train
+
+SMALL = {
+    "width": 8,
+    "depth": 1,
+    "num_frequencies": 2,
+    "num_path_steps": 8,
+    "num_starts": 1,
+    "num_points": 500,
+    "num_updates": 30,
+    "batch_size": 32,
+    "max_rounds": 2,
+    "num_annealing": 1,
+    "target_ess": 1.0,
+}
+TEACHER = DIS(**SMALL)
+METHODS = {
+    "OSDS": OSDS(**SMALL),
+    "SCDS": SCDS(**SMALL),
+    "CDDS": CDDS(**SMALL, teacher=TEACHER),
+    "DIS": TEACHER,
+    "PIS": PIS(**{**SMALL, "langevin": False}),
+    "DDS": DDS(**{**SMALL, "prior_scale": 1.5}),
+}
+
+
+def banana():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(0.3 * x**2, 0.5))
+
+
+@pytest.fixture(scope="module")
+def target():
+    return build_target(jax.random.key(0), banana)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_runs_and_weighs_exactly(target, name):
+    method = METHODS[name]
+    rounds = []
+    sampler, history = train(
+        target, jax.random.key(1), method, on_round=lambda i, _: rounds.append(i)
+    )
+    assert len(rounds) == method.num_rounds
+    assert history.stopped == "" and not history.diverged
+    assert np.all(np.isfinite(history.losses)) and np.abs(history.losses).max() > 0.0
+    assert isinstance(sampler.flow, DiffusionFlow) == (method.num_sampling_steps > 1)
+    steps = sampler.steps(target, method.num_sampling_steps)
+    draws = draw(target, sampler.affine, steps, jax.random.key(2), 4000)
+    found = evidence(draws.log_weight, draws.sign)
+    # A normalised density: 4 standard errors, and an error that says something.
+    assert abs(found.log_evidence) < 4.0 * found.se
+    assert found.se < 0.25
+
+
+def test_gradients_of_the_target_are_counted(target):
+    _, history = train(target, jax.random.key(1), dataclasses.replace(TEACHER, langevin=False))
+    _, with_gradient = train(target, jax.random.key(1), TEACHER)
+    paths = 3 * 30 * 32 * (2 * 8 + 3)
+    assert with_gradient.num_gradients - history.num_gradients == paths
+
+
+@pytest.mark.parametrize("method", [OSDS, SCDS, CDDS])
+def test_published_settings(method):
+    published = method.published(prior_scale=2.0)
+    assert published.prior_scale == 2.0 and not published.residual
+    assert published.num_path_steps == 128 and published.batch_size == 1024
+    assert published.num_updates * published.max_rounds == 60_000
+    schedule = published.schedule
+    assert (schedule.beta_min, schedule.beta_max) == (0.01, 10.0)
+    if method is OSDS:
+        warm = [o for _, o in published.objectives if isinstance(o, WarmUp)]
+        assert {o.num_updates for o in warm} == {2500} and published.ema == 0.999
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OSDS(num_path_steps=0), "expected num_path_steps to be a positive int; got 0"),
+        (lambda: OSDS(prior_scale=-1.0), "expected a positive prior_scale or None; got -1.0"),
+        (lambda: SCDS(residual=False), "expected a schedule with a rate of the noise"),
+        (lambda: SCDS(weight_decay=-0.1), "expected weight_decay >= 0; got -0.1"),
+        (lambda: CDDS(teacher=PIS()), "expected a teacher with a probability flow"),
+        (lambda: CDDS(teacher=ResampleMove()), "expected a teacher with a probability flow"),
+        (lambda: ResampleMove(num_annealing=-1), "expected num_annealing to be a non-negative int"),
+        (lambda: TraceLogDet(num_probes=0), "expected num_probes to be positive or None; got 0"),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_methods_are_values():
+    assert OSDS() == OSDS() and hash(OSDS()) == hash(OSDS())
+    assert OSDS(width=32) != OSDS()
