@@ -13,8 +13,11 @@ the parameters, so neither does the speed of convergence.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from numpyro_onestep.target import Target
@@ -27,6 +30,8 @@ _DRAWS = 64
 _START_SCALE = 0.1
 _RATE = 0.5
 _LAST_RATE = 0.02
+# Last steps of a fit, at the lowest rate, whose draws count as draws of the fit.
+_LAST_STEPS = 50
 # Longest move of the mean per step, in standard deviations of the current fit.
 _RADIUS = 3.0
 # Beyond this dimension the fit stays diagonal: an eigendecomposition per step would dominate.
@@ -63,6 +68,24 @@ class Affine:
         return jnp.log(jnp.diagonal(self.factor)).sum()
 
 
+class GaussianFit(NamedTuple):
+    """A fit with its account in nats.
+
+    Attributes:
+        affine: the map from a standard normal to the fit.
+        elbo: mean of `log gamma - log q` over the fresh draws of every step, `(num_steps,)`: the
+            evidence lower bound.
+    """
+
+    affine: Affine
+    elbo: jax.Array
+
+    @property
+    def bound(self) -> float:
+        """The lower bound of the finished fit, averaged over the draws of its last steps."""
+        return float(np.mean(np.asarray(self.elbo, np.float64)[-_LAST_STEPS:]))
+
+
 def log_density(target: Target, affine: Affine, z: jax.Array) -> jax.Array:
     """Log-density of the target as a function of `z`, volume included; integrates to the same Z."""
     return target.log_density(affine.forward(z)) + affine.log_det
@@ -90,12 +113,8 @@ class Density:
 
 
 @jax.jit
-def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> tuple[Affine, jax.Array]:
-    """Fits mean and covariance from `start: (dim,)`.
-
-    Returns:
-        The affine map and the evidence lower bound per step `(num_steps,)`, in nats.
-    """
+def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> GaussianFit:
+    """Fits mean and covariance from `start: (dim,)`."""
     dim = target.dim
     dense = dim <= _MAX_DENSE_DIM
     half = _DRAWS // 2
@@ -105,6 +124,7 @@ def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> tuple[
         carry: tuple[jax.Array, jax.Array], i: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         mean, factor = carry
+        log_volume = jnp.linalg.slogdet(factor)[1] + 0.5 * dim * jnp.log(2.0 * jnp.pi)
         rate = _rate(i)
         z = jax.random.normal(jax.random.fold_in(rng_key, i), (half, dim), start.dtype)
         z = jnp.concatenate([z, -z])
@@ -125,16 +145,16 @@ def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> tuple[
             move, scale = _newton(b, 1.0 - (r * z).sum(axis=0) / num_usable, rate)
             mean = mean + jnp.diagonal(factor) * move
             factor = factor * scale
-        expected = jnp.where(usable, log_gamma, 0.0).sum() / num_usable
-        entropy = jnp.linalg.slogdet(factor)[1] + 0.5 * dim * (1.0 + jnp.log(2.0 * jnp.pi))
-        return (mean, factor), expected + entropy
+        # log gamma - log q without noise where the fit is exact, unlike the two on their own.
+        log_w = log_gamma + 0.5 * (z**2).sum(axis=-1) + log_volume
+        return (mean, factor), jnp.where(usable, log_w, 0.0).sum() / num_usable
 
     first = (start, _START_SCALE * jnp.eye(dim, dtype=start.dtype))
     (mean, factor), elbo = jax.lax.scan(step, first, jnp.arange(_STEPS))
     # Any square root of the covariance serves; a triangular one has a cheap inverse.
     upper = jnp.linalg.qr(factor.T, mode="r")
     factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
-    return Affine(mean, factor), elbo
+    return GaussianFit(Affine(mean, factor), elbo)
 
 
 def _rate(i: jax.Array) -> jax.Array:

@@ -58,6 +58,7 @@ def test_runs_and_weighs_exactly(target, name):
     assert len(rounds) == method.num_rounds
     assert history.stopped == "" and not history.diverged
     assert np.all(np.isfinite(history.losses)) and np.abs(history.losses).max() > 0.0
+    (sampler,) = sampler.components
     assert isinstance(sampler.flow, DiffusionFlow) == (method.num_sampling_steps > 1)
     steps = sampler.steps(target, method.num_sampling_steps)
     draws = draw(target, sampler.affine, steps, jax.random.key(2), 4000)

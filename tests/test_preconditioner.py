@@ -28,8 +28,8 @@ def fit():
     mean, factor = ill_conditioned(20)
     target = build_target(jax.random.key(0), normal, (mean, factor))
     start = target.initial_points(jax.random.key(1), 1)[0]
-    affine, elbo = fit_gaussian(target, start, jax.random.key(2))
-    return target, affine, np.asarray(elbo)
+    found = fit_gaussian(target, start, jax.random.key(2))
+    return target, found.affine, np.asarray(found.elbo)
 
 
 def test_recovers_the_mean_and_the_covariance(fit):

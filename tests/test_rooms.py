@@ -12,6 +12,7 @@ ROOMS = (
     "storage",
     "target",
     "preconditioner",
+    "exploration",
     "schedules",
     "networks",
     "log_det",

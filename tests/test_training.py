@@ -136,7 +136,7 @@ def test_history(target):
     per_round = 400 * (1 + SETTINGS.num_moves) + 20 * SETTINGS.batch_size
     assert history.num_gradients > 6 * per_round
     assert 0.0 < history.seconds
-    assert sampler.affine.mean.shape == (2,)
+    assert sampler.components[0].affine.mean.shape == (2,)
 
 
 def test_ends_when_the_draws_are_good_enough(target):

@@ -61,6 +61,7 @@ def null_check() -> None:
 
     from numpyro_onestep import OSDS, TraceLogDet
     from numpyro_onestep.importance import ess, evidence
+    from numpyro_onestep.inference.drawing import Part
     from numpyro_onestep.inference.trace import trace_log_weights
     from numpyro_onestep.preconditioner import Affine
     from numpyro_onestep.target import build_target
@@ -75,13 +76,18 @@ def null_check() -> None:
         flow = OSDS.published().flow(dim)
         affine = Affine(np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32))
         params = flow.init(jax.random.key(0))
-        sampler = TrainedSampler(affine, params, np.float32(1.0), (), flow)
+        sampler = TrainedSampler(affine, params, np.float32(1.0), flow)
         for num_steps in (1, 128):
             draws = draw(target, affine, sampler.steps(target, num_steps), jax.random.key(1), 500)
             exact = evidence(draws.log_weight, draws.sign).log_evidence
             found = [
                 trace_log_weights(
-                    target, sampler, trace, jax.random.key(1), 500, 500, num_steps=num_steps
+                    [Part(target, sampler, None, 0.0)],
+                    trace,
+                    jax.random.key(1),
+                    500,
+                    500,
+                    num_steps=num_steps,
                 )
                 for trace in (TraceLogDet(), TraceLogDet(None, differentiate_score=True))
             ]
@@ -107,24 +113,26 @@ def run_one(
 
     from numpyro_onestep import TraceLogDet
     from numpyro_onestep.importance import ess, evidence, folded_fraction
-    from numpyro_onestep.inference.drawing import chunk_size
+    from numpyro_onestep.inference.drawing import Part, chunk_size
     from numpyro_onestep.inference.run import Fit, finish
     from numpyro_onestep.inference.trace import trace_log_weights
     from numpyro_onestep.inference_data import psis
     from numpyro_onestep.target import build_target
     from numpyro_onestep.training import draw, train
 
-    method = methods()[name]
+    # One sampler per run: the papers' methods know no labels.
+    method = dataclasses.replace(methods()[name], max_modes=1)
     arguments = row.load(data_dir)
     began = time.perf_counter()
     target = build_target(jax.random.key(seed), row.model, (), arguments)
-    sampler, history = train(target, jax.random.key(seed), method, time_limit=limit)
+    mixture, history = train(target, jax.random.key(seed), method, time_limit=limit)
+    (sampler,) = mixture.components
     wall, gradients = time.perf_counter() - began, history.num_gradients
     label = ""
     if verdict:
         chunk = chunk_size(target.dim, method.chunk_width, method.num_points)
         run = finish(
-            Fit(target, sampler, history, chunk, (), arguments),
+            Fit(target, mixture, history, chunk, (), arguments),
             jax.random.key(2000 + seed),
             jax.random.key(3000 + seed),
             num_chains=4,
@@ -164,8 +172,9 @@ def run_one(
             "folded": folded_fraction(np.asarray(draws.sign)),
         }
         if not stochastic:
+            part = Part(target, sampler, None, 0.0)
             trace = trace_log_weights(
-                target, sampler, TraceLogDet(), key, NUM_DRAWS, NUM_DRAWS, num_steps=num_steps
+                [part], TraceLogDet(), key, NUM_DRAWS, NUM_DRAWS, num_steps=num_steps
             )
             entry["trace_log_z"] = evidence(trace).log_evidence
             entry["trace_elbo"] = float(np.nanmean(trace))

@@ -28,8 +28,8 @@ class Checks:
         moved_acceptance: mean acceptance of the steps that moved the points, in [0, 1].
         few_step: evidence from draws of the same sampler in more steps.
         few_step_pareto_k: PSIS k-hat of the few-step weights.
-        missed_share: share of the evidence, in [0, 1], in regions that fits from other starts found
-            and the draws do not reach.
+        missed_share: share of the evidence, in [0, 1], in regions that the exploration found and
+            the draws do not reach.
         halves_z: evidence of one half of the draws against the other, in joint standard errors.
         evidence_status: whether the model's density is normalised, so that the evidence is
             p(y); "noted": kept with a reservation; "refused": not reported.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep import flow as flows
+from numpyro_onestep.exploration import Component
 from numpyro_onestep.importance import Evidence, evidence
 from numpyro_onestep.inference_data import psis
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
-from numpyro_onestep.training import Draws, TrainedSampler, draw
+from numpyro_onestep.training import Draws, TrainedMixture, TrainedSampler, draw
 
 # Floats that one chunk may hold in its largest intermediate, a Jacobian factor per draw.
 _CHUNK_VALUES = 2**24
@@ -49,7 +49,7 @@ class WeightedDraws:
         log_density: of the target at `x`, `(n,)`.
         log_det: log absolute determinant of the whole map, preconditioner included, `(n,)`.
         sign: of the determinant, `(n,)`.
-        log_weight: `log|w|`, `(n,)`.
+        log_weight: `log|w|`, `(n,)`; of the pair of label and point where there are labels.
     """
 
     x: np.ndarray
@@ -74,64 +74,126 @@ class Weighed:
     evidence: Evidence
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One component of the sampler, ready to draw from.
+
+    Attributes:
+        target: what it was trained for.
+        sampler: as it was trained.
+        steps: its map in the wanted number of steps.
+        log_share: log-probability of its label.
+    """
+
+    target: Target
+    sampler: TrainedSampler
+    steps: Any
+    log_share: float
+
+
+def ready(target: Target, mixture: TrainedMixture, num_steps: int) -> list[Part]:
+    """All components of a sampler in so many steps."""
+    parts = []
+    for label, sampler in enumerate(mixture.components):
+        component = mixture.target(target, label)
+        steps = sampler.steps(component, num_steps)
+        parts.append(Part(component, sampler, steps, float(mixture.log_share[label])))
+    return parts
+
+
 def weighted_draws(
-    target: Target,
-    sampler: TrainedSampler,
-    blocks: Any,
-    rng_key: jax.Array,
-    num: int,
-    chunk: int,
-) -> tuple[WeightedDraws, Draws]:
-    """`num` draws with exact weights, and the first chunk of them as it is on the device."""
-    parts: list[tuple[np.ndarray, ...]] = []
-    first = None
-    for key, size in chunks(rng_key, num, chunk):
-        draws = draw(target, sampler.affine, blocks, key, chunk)
-        first = draws if first is None else first
-        fields = (draws.image, draws.log_density, draws.log_det, draws.sign, draws.log_base)
-        parts.append(tuple(np.asarray(field)[:size] for field in fields))
-    image, log_density, log_det, sign, log_base = (
-        np.concatenate(field) for field in zip(*parts, strict=True)
-    )
-    assert first is not None
-    volume = float(sampler.affine.log_det)
+    parts: Sequence[Part], rng_key: jax.Array, num: int, chunk: int
+) -> tuple[WeightedDraws, list[Draws]]:
+    """`num` draws with exact weights, and the first chunk of each component on the device."""
+    drawn: list[dict[str, np.ndarray]] = []
+    first = []
+    for part, key, counted in shared_out(parts, rng_key, num):
+        # A component without a draw still has its first chunk, for the checks.
+        for i, (key_chunk, size) in enumerate(chunks(key, max(counted, 1), chunk)):
+            draws = draw(part.target, part.sampler.affine, part.steps, key_chunk, chunk)
+            first += [draws] if i == 0 else []
+            drawn.append(_on_host(part, draws, min(size, counted)))
+    order = mixed(parts, rng_key, num)
+    fields = {name: np.concatenate([d[name] for d in drawn])[order] for name in drawn[0]}
+    return WeightedDraws(**fields), first
+
+
+def _on_host(part: Part, draws: Draws, num: int) -> dict[str, np.ndarray]:
+    """The first `num` of the draws, with the fields of `WeightedDraws`."""
+    volume = float(part.sampler.affine.log_det)
     log_density, log_det, log_base = (
-        np.asarray(field, np.float64) for field in (log_density, log_det, log_base)
+        np.asarray(field, np.float64)[:num]
+        for field in (draws.log_density, draws.log_det, draws.log_base)
     )
-    result = WeightedDraws(
-        x=np.asarray(sampler.affine.forward(jnp.asarray(image))),
-        log_density=log_density - volume,
-        log_det=log_det + volume,
-        sign=np.asarray(sign, np.float64),
-        log_weight=log_density + log_det - log_base,
-    )
-    return result, first
+    x = part.sampler.affine.forward(draws.image)
+    log_rho = np.zeros(num)
+    if isinstance(part.target, Component):
+        log_rho = np.asarray(part.target.log_responsibility(x), np.float64)[:num]
+    return {
+        "x": np.asarray(x)[:num],
+        # Of the whole target, not of the component.
+        "log_density": log_density - volume - log_rho,
+        "log_det": log_det + volume,
+        "sign": np.asarray(draws.sign, np.float64)[:num],
+        "log_weight": log_density + log_det - log_base - part.log_share,
+    }
 
 
-def weigh(draws: WeightedDraws, sampler: TrainedSampler) -> Weighed:
+def shared_out(
+    parts: Sequence[Part], rng_key: jax.Array, num: int
+) -> Iterator[tuple[Part, jax.Array, int]]:
+    """A key and a number of draws per component."""
+    for label, (part, counted) in enumerate(zip(parts, counts(parts, rng_key, num), strict=True)):
+        # Chunks fold in small numbers.
+        key = rng_key if len(parts) == 1 else jax.random.fold_in(rng_key, 2**20 + label)
+        yield part, key, counted
+
+
+def counts(parts: Sequence[Part], rng_key: jax.Array, num: int) -> list[int]:
+    """How many of `num` draws have each label: the expected number, rounded up or down."""
+    share = np.exp([part.log_share for part in parts])
+    edges = np.round(np.cumsum(share / share.sum()) * num, 9)
+    ticks = np.floor(edges[:-1] + _generator(rng_key).random())
+    return np.diff([0, *np.clip(ticks, 0, num).astype(int), num]).tolist()
+
+
+def mixed(parts: Sequence[Part], rng_key: jax.Array, num: int) -> np.ndarray:
+    """An order of the draws in which the labels come at random."""
+    if len(parts) == 1:
+        return np.arange(num)
+    return _generator(jax.random.fold_in(rng_key, 0)).permutation(num)
+
+
+def _generator(rng_key: jax.Array) -> np.random.Generator:
+    return np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel().tolist())
+
+
+def weigh(draws: WeightedDraws) -> Weighed:
     """Tail and evidence of weighted draws."""
     psis_log_weight, pareto_k = psis(draws.log_weight)
     found = evidence(
         draws.log_weight,
         draws.sign,
         pareto_k=pareto_k,
-        resolution=_rounding_error(draws.log_density, sampler.affine.mean.dtype),
+        resolution=_rounding_error(draws.log_density, draws.x.dtype),
     )
     return Weighed(psis_log_weight, pareto_k, found)
 
 
 def plain_draws(
-    target: Target, sampler: TrainedSampler, blocks: Any, rng_key: jax.Array, num: int
+    target: Target, parts: Sequence[Part], rng_key: jax.Array, num: int
 ) -> dict[str, np.ndarray]:
     """`num` constrained draws: network and constraining transforms in one program."""
-    sites = jax.eval_shape(target.constrain_one, sampler.affine.mean)
-    values = max(sum(leaf.size for leaf in sites.values()), flows.base_dim(blocks))
+    sites = jax.eval_shape(target.constrain_one, parts[0].sampler.affine.mean)
+    values = max(sum(leaf.size for leaf in sites.values()), flows.base_dim(parts[0].steps))
     chunk = max(1, min(_MAX_CHUNK, num, _CHUNK_VALUES // values))
-    parts = []
-    for key, size in chunks(rng_key, num, chunk):
-        drawn = _draw_sites(target, sampler.affine, blocks, key, chunk)
-        parts.append({name: np.asarray(value)[:size] for name, value in drawn.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in sites}
+    drawn = []
+    for part, key, counted in shared_out(parts, rng_key, num):
+        for key_chunk, size in chunks(key, counted, chunk):
+            found = _draw_sites(target, part.sampler.affine, part.steps, key_chunk, chunk)
+            drawn.append({name: np.asarray(value)[:size] for name, value in found.items()})
+    order = mixed(parts, rng_key, num)
+    return {name: np.concatenate([d[name] for d in drawn])[order] for name in sites}
 
 
 def chunk_size(dim: int, width: int, num: int) -> int:
@@ -154,7 +216,7 @@ def _draw_sites(
     return jax.vmap(target.constrain_one)(affine.forward(image))
 
 
-def _rounding_error(log_density: np.ndarray, dtype: jnp.dtype) -> float:
+def _rounding_error(log_density: np.ndarray, dtype: np.dtype) -> float:
     """Absolute rounding error of a log-weight: one unit in the last place of the log-density."""
     finite = np.abs(log_density[np.isfinite(log_density)])
     return float(np.finfo(dtype).eps * np.median(finite)) if finite.size else 0.0

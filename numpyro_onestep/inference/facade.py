@@ -30,7 +30,7 @@ from numpyro_onestep.inference_data import (
     wrap_groups,
 )
 from numpyro_onestep.target import Target, build_target
-from numpyro_onestep.training import Method, ResampleMove, TrainedSampler, train
+from numpyro_onestep.training import Method, ResampleMove, TrainedMixture, train
 
 
 class OneStepInference(Finished):
@@ -149,7 +149,7 @@ class OneStepInference(Finished):
         """Fits the trained sampler to new data of the same shapes, and draws from it.
 
         Nothing is compiled again, and training starts from where it ended. Everything else is as
-        in `run`, the fits from other starts, the checks and the verdict included: a sampler that
+        in `run`, the exploration, the checks and the verdict included: a sampler that
         does not carry over to the new data says so.
 
         Args:
@@ -183,7 +183,7 @@ class OneStepInference(Finished):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         began: float,
-        warm: TrainedSampler | None = None,
+        warm: TrainedMixture | None = None,
     ) -> Any:
         """Trains, draws, judges and keeps what comes out."""
         # Folded keys: adding a use later does not change the numbers of the others.

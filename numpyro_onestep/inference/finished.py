@@ -13,7 +13,13 @@ from numpyro.infer import MCMC
 
 from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.importance import Estimate, weighted_mean
-from numpyro_onestep.inference.drawing import OneStepDraws, plain_draws, weigh, weighted_draws
+from numpyro_onestep.inference.drawing import (
+    OneStepDraws,
+    plain_draws,
+    ready,
+    weigh,
+    weighted_draws,
+)
 from numpyro_onestep.inference.predictive import (
     posterior_predictive_groups,
     prediction_groups,
@@ -76,12 +82,12 @@ class Finished(MCMC):
         check_positive("num_samples", num_samples)
         num_steps = self.num_steps if num_steps is None else num_steps
         check_positive("num_steps", num_steps)
-        blocks = fit.trained.steps(fit.target, num_steps)
+        parts = ready(fit.target, fit.trained, num_steps)
         if not weights:
-            samples = plain_draws(fit.target, fit.trained, blocks, rng_key, num_samples)
+            samples = plain_draws(fit.target, parts, rng_key, num_samples)
             return OneStepDraws(samples)
-        draws, _ = weighted_draws(fit.target, fit.trained, blocks, rng_key, num_samples, fit.chunk)
-        found = weigh(draws, fit.trained).evidence
+        draws, _ = weighted_draws(parts, rng_key, num_samples, fit.chunk)
+        found = weigh(draws).evidence
         return OneStepDraws(fit.target.constrain(draws.x), draws.log_weight, draws.sign, found)
 
     def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:  # noqa: FBT001, FBT002

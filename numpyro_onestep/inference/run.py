@@ -14,10 +14,10 @@ from numpyro_onestep.diagnostics import Verdict, judge
 from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.importance import IMHChains, ess, evidence, imh_chains, resample_indices
 from numpyro_onestep.inference.checking import measure
-from numpyro_onestep.inference.drawing import WeightedDraws, weigh, weighted_draws
+from numpyro_onestep.inference.drawing import WeightedDraws, ready, weigh, weighted_draws
 from numpyro_onestep.inference.trace import trace_log_weights
 from numpyro_onestep.target import Target
-from numpyro_onestep.training import TrainedSampler, TrainingHistory
+from numpyro_onestep.training import TrainedMixture, TrainingHistory
 
 Posterior = Literal["imh", "resampled", "weighted"]
 POSTERIORS = ("imh", "resampled", "weighted")
@@ -32,7 +32,7 @@ class Fit:
     """A sampler trained for a model with its arguments: all that drawing needs."""
 
     target: Target
-    trained: TrainedSampler
+    trained: TrainedMixture
     history: TrainingHistory
     chunk: int
     args: tuple[Any, ...]
@@ -84,9 +84,9 @@ def finish(
     """Draws, weighs, judges and arranges."""
     target, trained = fit.target, fit.trained
     num = num_chains * num_samples * (1 if posterior == "weighted" else _PROPOSALS_PER_DRAW)
-    blocks = trained.steps(target, num_steps)
-    draws, first = weighted_draws(target, trained, blocks, key_draw, num, fit.chunk)
-    weighed = weigh(draws, trained)
+    parts = ready(target, trained, num_steps)
+    draws, first = weighted_draws(parts, key_draw, num, fit.chunk)
+    weighed = weigh(draws)
     found = weighed.evidence
     checks = measure(
         target, trained, fit.history, draws, weighed, first, key_check, num_steps=num_steps
@@ -103,7 +103,7 @@ def finish(
     trace_stats = {}
     if trace_weights is not None:
         trace_log_weight = trace_log_weights(
-            target, trained, trace_weights, key_draw, num, fit.chunk, num_steps=num_steps
+            parts, trace_weights, key_draw, num, fit.chunk, num_steps=num_steps
         )
         trace_stats["trace_log_evidence"] = evidence(trace_log_weight).log_evidence
     shown = target.evidence != "refused" and not fit.history.diverged

@@ -9,22 +9,20 @@ diagnostics and posterior draws come from the exact weights alone.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from numpyro_onestep.flow import DiffusionFlow, Flow, TraceLogDet
-from numpyro_onestep.inference.drawing import chunks
+from numpyro_onestep.inference.drawing import Part, chunks, mixed, shared_out
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Density
-from numpyro_onestep.target import Target
-from numpyro_onestep.training import TrainedSampler
 from numpyro_onestep.training.draws import standard_normal_log_density
 
 
 def trace_log_weights(
-    target: Target,
-    sampler: TrainedSampler,
+    parts: Sequence[Part],
     trace: TraceLogDet,
     rng_key: jax.Array,
     num: int,
@@ -37,16 +35,18 @@ def trace_log_weights(
     Raises:
         ValueError: for a stochastic sampler, which has no flow to take the trace of.
     """
-    if isinstance(sampler.flow, DiffusionFlow):
+    if isinstance(parts[0].sampler.flow, DiffusionFlow):
         raise ValueError(
             "expected a sampler that follows a flow for trace weights; got a stochastic one"
         )
-    density = Density(target, sampler.affine)
-    parts = []
-    for key, size in chunks(rng_key, num, chunk):
-        log_weight = _chunk(sampler.flow, sampler.params, density, key, chunk, num_steps, trace)
-        parts.append(np.asarray(log_weight, np.float64)[:size])
-    return np.concatenate(parts)
+    found = []
+    for part, key, counted in shared_out(parts, rng_key, num):
+        flow, params = part.sampler.flow, part.sampler.params
+        density = Density(part.target, part.sampler.affine)
+        for key_chunk, size in chunks(key, counted, chunk):
+            log_weight = _chunk(flow, params, density, key_chunk, chunk, num_steps, trace)
+            found.append(np.asarray(log_weight, np.float64)[:size] - part.log_share)
+    return np.concatenate(found)[mixed(parts, rng_key, num)]
 
 
 @functools.partial(jax.jit, static_argnames=("flow", "num", "num_steps", "trace"))

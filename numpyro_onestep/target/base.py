@@ -20,7 +20,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer.util import unconstrain_fn
 
-from numpyro_onestep.target import initial
+from numpyro_onestep.target import initial, prior
 from numpyro_onestep.target.arguments import named_arrays, refill_arguments
 from numpyro_onestep.target.normalisation import Evidence, classify
 from numpyro_onestep.target.observation import Flags, observe
@@ -155,6 +155,17 @@ class Target:
             ValueError: if no point is valid, naming the first site to blame.
         """
         return initial.valid_points(self, rng_key, num)
+
+    def prior_points(self, rng_key: jax.Array, num: int) -> jax.Array:
+        """Draws `(num, dim)` from the prior, for exploration; not all need be finite.
+
+        A site without a prior to draw from has a broad normal in unconstrained coordinates.
+        """
+        return prior.prior_points(self, rng_key, num)
+
+    def log_prior(self, x: jax.Array) -> jax.Array:
+        """Log-density of `prior_points` at one point: `(dim,) -> ()`."""
+        return prior.log_prior(self, x)
 
     def with_data(self, *args: Any, **kwargs: Any) -> Target:
         """The same target for new data: nothing is traced or compiled again.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions.distribution import ImproperUniform, MaskedDistribution
+from numpyro.distributions.distribution import MaskedDistribution
 
 from numpyro_onestep.target.program import float_dtype
-from numpyro_onestep.target.traces import Site, is_factor, parts, trace_at
+from numpyro_onestep.target.traces import Site, is_factor, is_improper, parts, trace_at
 
 if TYPE_CHECKING:
     from numpyro_onestep.target.base import Target
@@ -75,7 +75,7 @@ def _flags(site: Site) -> dict[str, jax.Array]:
     flags = {
         "observed": site["is_observed"],
         "factor": is_factor(site),
-        "improper": any(isinstance(part, ImproperUniform) for part in made_of),
+        "improper": is_improper(site),
         "masked": jnp.any(jnp.array([False, *masks])),
         "scaled": jnp.any(jnp.asarray(scale) != 1),
     }

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import biject_to
-from numpyro.distributions.distribution import Unit
+from numpyro.distributions.distribution import ImproperUniform, Unit
 
 if TYPE_CHECKING:
     from numpyro_onestep.target.base import Target
@@ -70,3 +70,17 @@ def is_discrete(site: Site) -> bool:
 def is_continuous(site: Site) -> bool:
     """Whether a site is a continuous latent one."""
     return site["type"] == "sample" and not site["is_observed"] and not is_discrete(site)
+
+
+def is_improper(site: Site) -> bool:
+    """Whether a site has no density that integrates to one."""
+    return any(isinstance(part, ImproperUniform) for part in parts(site["fn"]))
+
+
+def can_be_drawn(site: Site) -> bool:
+    """Whether values of a site can be drawn from its distribution."""
+    try:
+        jax.eval_shape(site["fn"].sample, jax.random.key(0))
+    except Exception:  # NotImplementedError, or whatever a distribution of the user's raises
+        return False
+    return not is_improper(site)

@@ -1,7 +1,7 @@
 """Training: rounds of drawing, moving and fitting, until more of them no longer help."""
 
 from numpyro_onestep.training.draws import Draws, draw
-from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train
+from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory
 from numpyro_onestep.training.methods import (
     CDDS,
     DDS,
@@ -12,6 +12,7 @@ from numpyro_onestep.training.methods import (
     Method,
     ResampleMove,
 )
+from numpyro_onestep.training.mixture import TrainedMixture, train
 from numpyro_onestep.training.moves import MovedPoints, log_weight_at, move
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PIS",
     "ResampleMove",
     "SCDS",
+    "TrainedMixture",
     "TrainedSampler",
     "TrainingHistory",
     "draw",

@@ -23,7 +23,7 @@ from flax import struct
 
 from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
-from numpyro_onestep.preconditioner import NUM_FIT_GRADIENTS, Affine, Density, fit_gaussian
+from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import Draws, draw
 from numpyro_onestep.training.methods import Method
@@ -35,10 +35,6 @@ from numpyro_onestep.training.moves import (
 )
 
 _LAST_RATE = 1e-3
-# A Gaussian fit with a standard deviation beyond this has found no posterior.
-_MAX_SCALE = 1e10
-# Last steps of a Gaussian fit over which its noisy bound is averaged.
-_ELBO_STEPS = 50
 
 
 @struct.dataclass
@@ -74,23 +70,31 @@ class TrainingHistory:
     diverged: bool = False
     seconds: float = 0.0
 
+    def extend(self, other: TrainingHistory) -> None:
+        """Adds what happened afterwards; its wall time and its Gaussian fit do not count."""
+        self.ess_fraction += other.ess_fraction
+        self.log_evidence += other.log_evidence
+        self.acceptance += other.acceptance
+        self.losses += other.losses
+        self.num_gradients += other.num_gradients
+        self.stopped = self.stopped or other.stopped
+        self.diverged = self.diverged or other.diverged
+
 
 @struct.dataclass
 class TrainedSampler:
-    """A trained sampler: everything that drawing needs.
+    """A trained sampler for one component: everything that drawing needs.
 
     Attributes:
         affine: the preconditioner.
         params: parameters of the flow.
         step_size: of MALA, adapted.
-        rivals: Gaussian fits from other starts, which training did not use: witnesses.
         flow: the map; static.
     """
 
     affine: Affine
     params: Params
     step_size: jax.Array
-    rivals: tuple[Affine, ...]
     flow: Flow = struct.field(pytree_node=False)
 
     def steps(self, target: Target, num_steps: int) -> Any:
@@ -98,59 +102,38 @@ class TrainedSampler:
         return self.flow.steps(self.params, num_steps, Density(target, self.affine))
 
 
-def train(
+def train_component(
     target: Target,
+    fit: Affine,
     rng_key: jax.Array,
     method: Method,
     *,
-    time_limit: float | None = None,
+    deadline: float = math.inf,
     on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
     warm: TrainedSampler | None = None,
 ) -> tuple[TrainedSampler, TrainingHistory]:
-    """Trains a sampler for the target.
+    """Trains a sampler for a target from a Gaussian fit to it.
 
-    Ctrl-C and the time limit (seconds, checked between rounds) end training with what there is.
-    A `warm` sampler, trained for other data, gives one more starting point, the parameters and the
-    step size; the other starting points are as many as without it and bear the same witness.
+    Ctrl-C and the deadline (of `time.perf_counter`, checked between rounds) end training with what
+    there is. A `warm` sampler gives the parameters and the step size to start with.
     """
-    began = time.perf_counter()
     history = TrainingHistory()
     # Folding compiles less than unpacking a split, here and in every round.
-    key_start, key_fit, key_init, key_rounds = (jax.random.fold_in(rng_key, i) for i in range(4))
-    starts = list(target.initial_points(key_start, method.num_starts))
-    if warm is not None:
-        starts.append(warm.affine.mean)
-    fits = [
-        fit_gaussian(target, start, jax.random.fold_in(key_fit, i))
-        for i, start in enumerate(starts)
-    ]
-    elbos = [float(np.mean(np.asarray(elbo)[-_ELBO_STEPS:])) for _, elbo in fits]
-    best = int(np.argmax(np.nan_to_num(elbos, nan=-np.inf)))
-    fit, elbo = fits[best]
-    affine = method.preconditioner(fit)
-    rivals = tuple(other for other, _ in fits if other is not affine)
-    history.gaussian_elbo = np.asarray(elbo, float).tolist()
-    history.num_gradients += NUM_FIT_GRADIENTS * len(fits)
-    # Along a direction in which the density has no end, the scale doubles with every few steps.
-    history.diverged = not bool(jnp.abs(fit.factor).max() < _MAX_SCALE)
-
-    density, teacher = Density(target, affine), None
-    deadline = math.inf if time_limit is None else began + time_limit
+    key_init, key_rounds, key_teacher = (jax.random.fold_in(rng_key, i) for i in range(3))
+    density, teacher = Density(target, method.preconditioner(fit)), None
     if method.teacher is not None:
         # A key of its own: the student's numbers are those that it has without a teacher.
-        key_teacher = jax.random.fold_in(rng_key, 4)
         halfway = 0.5 * (time.perf_counter() + deadline)
-        record = dataclasses.replace(TrainingHistory(), diverged=history.diverged)
+        record = TrainingHistory()
         teacher = _train_rounds(
-            density, key_teacher, method.teacher, None, (), record, halfway, on_round
+            density, key_teacher, method.teacher, None, record, halfway, on_round
         )
         history.num_gradients += record.num_gradients
         if record.stopped == "interrupted":
             history.stopped = record.stopped
     sampler = _train_rounds(
-        density, key_rounds, method, teacher, rivals, history, deadline, on_round, key_init, warm
+        density, key_rounds, method, teacher, history, deadline, on_round, key_init, warm
     )
-    history.seconds = time.perf_counter() - began
     return sampler, history
 
 
@@ -159,7 +142,6 @@ def _train_rounds(
     key_rounds: jax.Array,
     method: Method,
     teacher: TrainedSampler | None,
-    rivals: tuple[Affine, ...],
     history: TrainingHistory,
     deadline: float,
     on_round: Callable[[int, TrainingHistory], None],
@@ -223,7 +205,7 @@ def _train_rounds(
                 break
     except KeyboardInterrupt:
         history.stopped = "interrupted"
-    return TrainedSampler(affine, state.average, step_size, rivals, flow)
+    return TrainedSampler(affine, state.average, step_size, flow)
 
 
 def _record(history: TrainingHistory, draws: Draws) -> None:

@@ -1,5 +1,6 @@
 """Bad input through the facade: an error that names the cause, or a run that says what it is."""
 
+import dataclasses
 import sys
 
 import jax
@@ -8,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
-from quick import X, Y, line, run, stat
+from quick import QUICK, X, Y, line, run, stat
 
 from numpyro_onestep import OneStepInference, ResampleMove
 from numpyro_onestep.inference import facade, progress
@@ -185,10 +186,11 @@ def two_modes():
     numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(np.array([0.3, 0.7])), modes))
 
 
-def test_separate_modes():
-    """The draws cover one mode with perfect weights; a fit from another start gives it away."""
-    with pytest.warns(UserWarning, match="another start found a part of the posterior"):
-        inference = run(two_modes, warn=True)
+def test_more_modes_than_wanted():
+    """The draws cover one mode with perfect weights; what exploration found gives it away."""
+    method = dataclasses.replace(QUICK, max_modes=1)
+    with pytest.warns(UserWarning, match="Exploration, .* found a part of the posterior"):
+        inference = run(two_modes, warn=True, options={"method": method})
     assert inference.verdict.label == "unreliable"
     assert stat(inference, "ess_importance") > 7200.0
 

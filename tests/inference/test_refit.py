@@ -1,5 +1,6 @@
 """Warm starts: nothing traced or compiled again, and a verdict that knows no favours."""
 
+import dataclasses
 import warnings
 
 import jax
@@ -92,10 +93,19 @@ def two_modes(y):
         numpyro.sample("y", dist.Normal(a**2 + 0.0 * b, 0.5), obs=y)
 
 
-def test_a_sampler_that_does_not_carry_over_says_so():
-    """A warm start in one of two modes is found out as a cold one is."""
+def test_new_data_with_more_modes():
+    """Each gets a sampler of its own."""
     inference = run(two_modes, np.full(4, -3.0))
     assert np.abs(np.mean(inference.get_samples()["a"])) < 0.5
+    inference.refit(jax.random.key(0), np.full(4, 4.0))
+    assert abs(np.mean(np.asarray(inference.get_samples()["a"]) > 0.0) - 0.5) < 0.1
+    assert inference.verdict.label != "unreliable"
+
+
+def test_a_sampler_that_does_not_carry_over_says_so():
+    """A warm start in one of two modes, where there is one sampler only, is found out."""
+    method = dataclasses.replace(QUICK, max_modes=1)
+    inference = run(two_modes, np.full(4, -3.0), options={"method": method})
     with pytest.warns(UserWarning, match="'unreliable'"):
         inference.refit(jax.random.key(0), np.full(4, 4.0))
     assert inference.verdict.label == "unreliable"

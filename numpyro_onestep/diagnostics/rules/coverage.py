@@ -100,16 +100,17 @@ def _out_of_reach(limit: float) -> Callable[[Checks], bool]:
 def _out_of_reach_sentence(checks: Checks) -> str:
     assert checks.missed_share is not None
     return (
-        "A Gaussian fit from another start found a part of the posterior that the draws do not"
-        f" reach; it holds about {percent(checks.missed_share)} of the evidence. The posterior may"
-        " have separate modes: use a method made for them, such as tempered sequential Monte Carlo,"
-        " or a start (`init_strategy`) and a parametrisation that leave one."
+        "Exploration, by tempered particles and Gaussian fits from several starts, found a part of"
+        f" the posterior that the draws do not reach; it holds about {percent(checks.missed_share)}"
+        " of the evidence. The posterior may have more separate modes than were told apart: use a"
+        " parametrisation, an order of the components or a start (`init_strategy`) that leave"
+        " fewer, or a method made for many, such as nested sampling."
     )
 
 
 COVERAGE_RULES = (
-    Rule("other starts", UNRELIABLE, _out_of_reach(limits.MAX_MISSED), _out_of_reach_sentence),
-    Rule("other starts", USABLE, _out_of_reach(limits.MIN_MISSED), _out_of_reach_sentence),
+    Rule("exploration", UNRELIABLE, _out_of_reach(limits.MAX_MISSED), _out_of_reach_sentence),
+    Rule("exploration", USABLE, _out_of_reach(limits.MIN_MISSED), _out_of_reach_sentence),
     Rule("coverage", UNRELIABLE, _missed, _missed_sentence),
     Rule("coverage", USABLE, _maybe_missed, _missed_sentence),
     Rule("confirmation", UNRELIABLE, _unconfirmed(limits.LARGE_NATS), _unconfirmed_sentence),

@@ -26,8 +26,10 @@ class Method:
 
     Attributes:
         objectives: pairs of a weight and an objective, added up.
-        num_starts: starting points for the Gaussian fit; the best fit is used, the others bear
-            witness of regions that the sampler might miss.
+        num_starts: Gaussian fits of the exploration at the least; the best fit of each mode is
+            used, the others bear witness of regions that the sampler might miss.
+        max_modes: separate modes that get a sampler each; where there are more, there is one
+            sampler, for the best of them, and the verdict says so.
         num_points: draws per round, each moved by MCMC.
         num_moves: MALA transitions per point and round.
         num_buffered: rounds whose points are kept for training.
@@ -45,6 +47,7 @@ class Method:
 
     objectives: tuple[tuple[float, Objective], ...] = ()
     num_starts: int = 4
+    max_modes: int = 64
     num_points: int = 2000
     num_moves: int = 5
     num_buffered: int = 3

@@ -109,6 +109,7 @@ class CDDS(DiffusionMethod):
             schedule=EulerCosineSchedule(),
             kernel=EulerMaruyama(),
             residual=False,
+            max_modes=1,
             prior_scale=prior_scale,
             tail=0.0,
             learning_rate=learning_rate,

@@ -60,6 +60,7 @@ class OSDS(DiffusionMethod):
             schedule=EulerCosineSchedule(),
             kernel=EulerMaruyama(),
             residual=False,
+            max_modes=1,
             prior_scale=prior_scale,
             tail=0.0,
             learning_rate=learning_rate,

@@ -55,6 +55,7 @@ class SCDS(DiffusionMethod):
             schedule=EulerCosineSchedule(),
             kernel=EulerMaruyama(),
             residual=False,
+            max_modes=1,
             prior_scale=prior_scale,
             tail=0.0,
             learning_rate=learning_rate,

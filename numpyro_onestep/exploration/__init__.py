@@ -1,0 +1,15 @@
+"""Exploration: the separate modes of a posterior, before anything is trained."""
+
+from numpyro_onestep.exploration.modes import Exploration, bhattacharyya, explore
+from numpyro_onestep.exploration.partition import Component, Partition
+from numpyro_onestep.exploration.tempering import Particles, temper
+
+__all__ = [
+    "Component",
+    "Exploration",
+    "Particles",
+    "Partition",
+    "bhattacharyya",
+    "explore",
+    "temper",
+]

@@ -1,0 +1,204 @@
+"""Witnesses: points of the posterior that the sampler did not propose, under its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numpyro_onestep import flow as flows
+from numpyro_onestep.importance import (
+    evidence,
+)
+from numpyro_onestep.inference.drawing import (
+    Part,
+    WeightedDraws,
+)
+from numpyro_onestep.preconditioner import Affine
+from numpyro_onestep.target import Target
+from numpyro_onestep.training import (
+    Draws,
+    MovedPoints,
+    TrainedMixture,
+    TrainedSampler,
+    draw,
+    log_weight_at,
+    move,
+)
+
+# Nats above the largest weight of a draw from which on a point counts as out of reach.
+_MARGIN = 1.0
+# Transitions of a walk: as many as it took to enter the dropped neck of a funnel.
+NUM_MOVES = 20
+# Transitions of the points of a rival, which start where the sampler was not.
+NUM_RIVAL_MOVES = 5
+
+
+class Walk(NamedTuple):
+    """Points after moves along the posterior.
+
+    Attributes:
+        log_weight: that the sampler would give to them, `(n,)`.
+        known: whether their preimage was found, `(n,)`.
+        row: which point each was before, `(n,)`.
+        acceptance: share of accepted moves.
+    """
+
+    log_weight: np.ndarray
+    known: np.ndarray
+    row: np.ndarray
+    acceptance: float
+
+
+def by_component(
+    parts: Sequence[Part], label: np.ndarray, chunk: int
+) -> Iterator[tuple[int, Part, np.ndarray]]:
+    """Rows of each component, repeated to the length of one chunk: programs exist for that."""
+    for c, part in enumerate(parts):
+        mine = np.flatnonzero(label == c)
+        if mine.size:
+            yield c, part, np.resize(mine, chunk)
+
+
+def walk_from(part: Part, start: Draws, rows: np.ndarray, rng_key: jax.Array) -> Walk:
+    """Moves the points in `start`, which are the `rows` of some array, without resampling."""
+    log_det = start.log_base - start.log_density
+    start = start._replace(log_det=log_det, sign=jnp.ones_like(start.log_density))
+    moved = _move(part.target, part.sampler.affine, start, part.sampler, NUM_MOVES, rng_key)
+    log_weight, known = log_weight_at(part.steps, moved.points, moved.log_density)
+    return Walk(
+        np.asarray(log_weight, np.float64) - part.log_share,
+        np.asarray(known),
+        rows[np.asarray(moved.ancestors)],
+        float(moved.acceptance),
+    )
+
+
+def joined(walks: Sequence[Walk], label: np.ndarray) -> Walk:
+    """The walks of all components, each without its repetitions."""
+    sizes = [min(int(np.sum(label == label[walk.row[0]])), len(walk.row)) for walk in walks]
+    log_weight, known, row = (
+        np.concatenate([part[:size] for part, size in zip(parts, sizes, strict=True)])
+        for parts in zip(*(walk[:3] for walk in walks), strict=True)
+    )
+    acceptance = np.average([walk.acceptance for walk in walks], weights=sizes)
+    return Walk(log_weight, known, row, float(acceptance))
+
+
+def _move(
+    target: Target,
+    affine: Affine,
+    draws: Draws,
+    sampler: TrainedSampler,
+    num_moves: int,
+    rng_key: jax.Array,
+) -> MovedPoints:
+    no_limit = jnp.full((), jnp.inf, draws.log_density.dtype)
+    step_size = sampler.step_size
+    return move(target, affine, draws, step_size, no_limit, jnp.asarray(num_moves), rng_key)
+
+
+def rival_share(
+    target: Target,
+    mixture: TrainedMixture,
+    parts: Sequence[Part],
+    draws: WeightedDraws,
+    log_evidence: float,
+    chunk: int,
+    rng_key: jax.Array,
+) -> float:
+    """Largest share of the evidence that a Gaussian fit from another start puts out of reach.
+
+    The fit draws, weighs and moves points of its own. Those whose weight under the sampler exceeds
+    that of every draw (beyond `_MARGIN`), or has no preimage, are out of reach; the fit's own
+    importance estimate of the evidence, times their share, is what the sampler misses there.
+    """
+    identity = flows.identity(parts[0].steps)
+    worst = 0.0
+    for i, rival in enumerate(mixture.rivals):
+        key_draw, key_move, key_label = (jax.random.fold_in(rng_key, 3 * i + j) for j in range(3))
+        own = draw(target, rival, identity, key_draw, chunk)
+        own_weight = np.asarray(own.log_weight, np.float64)
+        if not np.isfinite(own_weight).any():
+            continue
+        moved = _move(target, rival, own, parts[0].sampler, NUM_RIVAL_MOVES, key_move)
+        points, log_density = rival.forward(moved.points), moved.log_density - rival.log_det
+        beyond = _beyond(mixture, parts, draws, points, log_density, key_label)
+        # Finite draws only: a rival is a witness, not a judge, and may be a poor one.
+        local = evidence(np.where(np.isfinite(own_weight), own_weight, -np.inf)).log_evidence
+        missed = local + np.log(max(beyond, 1e-300))
+        worst = max(worst, float(np.exp(missed - np.logaddexp(missed, log_evidence))))
+    return worst
+
+
+def particle_share(
+    mixture: TrainedMixture,
+    parts: Sequence[Part],
+    first: Sequence[Draws],
+    draws: WeightedDraws,
+    rng_key: jax.Array,
+) -> float:
+    """Share of the particles of the exploration that lead out of the sampler's reach.
+
+    They are moved along the posterior first: tempering alone leaves some of them in its outskirts.
+    """
+    known = np.flatnonzero(np.isfinite(np.asarray(mixture.particle_log_density)))
+    if not known.size:
+        return 0.0
+    points, log_density = mixture.particles[known], mixture.particle_log_density[known]
+    log_rho = _log_responsibility(mixture, points)
+    label = np.asarray(jax.random.categorical(rng_key, log_rho, axis=1))
+    walks = []
+    for c, part, rows in by_component(parts, label, len(first[0].base)):
+        affine = part.sampler.affine
+        start = first[c]._replace(
+            image=affine.inverse(points[rows]),
+            log_density=log_density[rows] + log_rho[rows, c] + affine.log_det,
+            # A chain may have any drift at the point it starts from.
+            score=jnp.zeros_like(first[c].score),
+        )
+        walks.append(walk_from(part, start, rows, jax.random.fold_in(rng_key, c)))
+    walk = joined(walks, label)
+    return float(np.mean(_is_beyond(draws, walk.log_weight, walk.known)))
+
+
+def _log_responsibility(mixture: TrainedMixture, points: jax.Array) -> jax.Array:
+    """`(n, dim)` to `(n, num_components)`; a point belongs to a component with its probability."""
+    if mixture.partition is None:
+        return jnp.zeros((len(points), 1), points.dtype)
+    return jax.vmap(mixture.partition.log_responsibility)(points)
+
+
+def _is_beyond(draws: WeightedDraws, log_weight: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which points have a larger weight than every draw, or an unknown one."""
+    largest = np.max(draws.log_weight, initial=-np.inf, where=np.isfinite(draws.log_weight))
+    return ~known | (log_weight > largest + _MARGIN)
+
+
+def _beyond(
+    mixture: TrainedMixture,
+    parts: Sequence[Part],
+    draws: WeightedDraws,
+    points: jax.Array,
+    log_density: jax.Array,
+    rng_key: jax.Array,
+) -> float:
+    """Share of posterior points whose weight exceeds that of every draw, or is unknown.
+
+    The points, `(n, dim)` and as many as one chunk, are unconstrained; `log_density` is that of the
+    target there, `(n,)`.
+    """
+    log_rho = _log_responsibility(mixture, points)
+    label = np.asarray(jax.random.categorical(rng_key, log_rho, axis=1))
+    beyond = np.zeros(len(points), bool)
+    for c in np.unique(label):
+        part, affine = parts[c], parts[c].sampler.affine
+        own = log_density + log_rho[:, c] + affine.log_det
+        log_weight, known = (
+            np.asarray(a) for a in log_weight_at(part.steps, affine.inverse(points), own)
+        )
+        beyond |= (label == c) & _is_beyond(draws, log_weight - part.log_share, known)
+    return float(np.mean(beyond))

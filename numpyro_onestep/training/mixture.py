@@ -1,0 +1,153 @@
+r"""Training from a model to a sampler: exploration, then one component per separate mode.
+
+A continuous map of a connected base cannot separate modes. The labelled sampler draws a label c
+with probability `pi_c`, then `x ~ q_c`, and weighs the pair by
+
+    w = gamma(x) rho(c|x) / (pi_c q_c(x)),
+
+exact for every partition `rho` (see `exploration.partition`): the sum over labels gives back Z.
+With one mode that is the sampler of `training.loop` itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from numpyro_onestep.exploration import Component, Partition, bhattacharyya, explore
+from numpyro_onestep.preconditioner import Affine, GaussianFit
+from numpyro_onestep.target import Target
+from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
+from numpyro_onestep.training.methods import Method
+
+# Share of the draws that all components have in equal parts, so that none starves.
+_COMMON_SHARE = 0.05
+# Gaussian fits that the checks look at, the best ones: each costs as much as a round.
+_MAX_RIVALS = 8
+
+
+@struct.dataclass
+class TrainedMixture:
+    """Samplers of all components with what else the exploration found.
+
+    Attributes:
+        components: one trained sampler per separate mode.
+        log_share: log-probability of each label, `(num_components,)`.
+        partition: of the target into components; None where there is one.
+        rivals: Gaussian fits that training did not use: witnesses.
+        particles: points of the posterior by tempering, `(n, dim)`, unconstrained: witnesses too.
+        particle_log_density: of the target there, `(n,)`; -inf where they are none.
+    """
+
+    components: tuple[TrainedSampler, ...]
+    log_share: np.ndarray
+    partition: Partition | None
+    rivals: tuple[Affine, ...]
+    particles: jax.Array
+    particle_log_density: jax.Array
+
+    def target(self, target: Target, label: int) -> Target:
+        """What the component with this label was trained for."""
+        if self.partition is None:
+            return target
+        return Component.of(target, self.partition, label)
+
+
+def train(
+    target: Target,
+    rng_key: jax.Array,
+    method: Method,
+    *,
+    time_limit: float | None = None,
+    on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
+    warm: TrainedMixture | None = None,
+) -> tuple[TrainedMixture, TrainingHistory]:
+    """Trains a sampler for the target.
+
+    Ctrl-C and the time limit (seconds, checked between fits and rounds) end training with what
+    there is. A `warm` sampler, trained for other data, gives further starting points for the
+    Gaussian fits, and each component the parameters and the step size of the one nearest to it.
+    """
+    began = time.perf_counter()
+    deadline = np.inf if time_limit is None else began + time_limit
+    key_explore, key_train = (jax.random.fold_in(rng_key, i) for i in range(2))
+    found = explore(
+        target,
+        key_explore,
+        method.num_starts,
+        method.max_modes,
+        known=[component.affine.mean for component in warm.components] if warm else (),
+        deadline=deadline,
+    )
+    history = TrainingHistory(
+        gaussian_elbo=np.asarray(found.modes[0].elbo, float).tolist(),
+        num_gradients=found.num_gradients,
+        stopped=found.stopped,
+        diverged=found.diverged,
+    )
+    # More modes than can be enumerated would not be right with those few either: the checks say so.
+    modes = found.modes[:1] if found.too_many else found.modes
+    fits = tuple(fit.affine for fit in modes)
+    partition = Partition.of(fits, [fit.bound for fit in modes]) if len(fits) > 1 else None
+    if partition is not None:
+        # A component is simpler than the whole: one round at a falling rate is enough for each.
+        method = dataclasses.replace(method, num_annealing=min(method.num_annealing, 1))
+    components, log_evidence = [], []
+    for label, fit in enumerate(fits):
+        ended = bool(history.stopped) or found.diverged
+        component, part = train_component(
+            target if partition is None else Component.of(target, partition, label),
+            fit,
+            jax.random.fold_in(key_train, label),
+            method,
+            # Draws for the label's probability, no training.
+            deadline=-np.inf if ended else deadline,
+            on_round=on_round,
+            warm=_nearest(warm, fit),
+        )
+        part.stopped = "" if ended else part.stopped
+        history.extend(part)
+        components.append(component)
+        log_evidence.append(part.log_evidence[-1] if part.log_evidence else -np.inf)
+    # A method with coordinates of its own makes no use of the fit.
+    own = [component.affine for component in components]
+    unused = [fit for fit in found.modes if not any(fit.affine is affine for affine in own)]
+    history.seconds = time.perf_counter() - began
+    mixture = TrainedMixture(
+        components=tuple(components),
+        log_share=_log_share(np.array(log_evidence)),
+        partition=partition,
+        rivals=_best((*unused, *found.rivals)),
+        particles=found.particles.points,
+        # Particles that tempering has left on the way bear no witness.
+        particle_log_density=jnp.where(
+            found.particles.temperature == 1.0, found.particles.log_density, -jnp.inf
+        ),
+    )
+    return mixture, history
+
+
+def _nearest(warm: TrainedMixture | None, fit: Affine) -> TrainedSampler | None:
+    if warm is None:
+        return None
+    return min(warm.components, key=lambda component: bhattacharyya(component.affine, fit))
+
+
+def _log_share(log_evidence: np.ndarray) -> np.ndarray:
+    """Label probabilities: in proportion to the evidence, but for a common share."""
+    num = len(log_evidence)
+    evidence = np.exp(log_evidence - log_evidence.max()) if np.isfinite(log_evidence).any() else 1.0
+    evidence = np.broadcast_to(np.nan_to_num(evidence), num)
+    share = evidence / evidence.sum()
+    return np.log((1.0 - _COMMON_SHARE) * share + _COMMON_SHARE / num)
+
+
+def _best(fits: Sequence[GaussianFit]) -> tuple[Affine, ...]:
+    order = sorted(fits, key=lambda fit: np.nan_to_num(fit.bound, nan=-np.inf))
+    return tuple(fit.affine for fit in order[::-1][:_MAX_RIVALS])

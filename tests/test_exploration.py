@@ -1,0 +1,175 @@
+"""Exploration: prior points, tempering, separate modes, partition into components."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+
+from numpyro_onestep import exploration
+from numpyro_onestep.exploration import Component, Partition, explore, temper
+from numpyro_onestep.exploration.modes import bhattacharyya
+from numpyro_onestep.preconditioner import Affine
+from numpyro_onestep.target import build_target
+
+
+def conjugate(y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 10.0).expand([3]).to_event(1))
+    scale = numpyro.sample("scale", dist.Gamma(2.0, 1.0))
+    numpyro.sample("y", dist.Normal(mu, 0.1), obs=y)
+    numpyro.sample("z", dist.Gamma(3.0, scale), obs=2.0)
+
+
+def hidden(distance):
+    """Nothing but its own prior says where the second mode is."""
+    normals = dist.Normal(jnp.array([0.0, distance]), 1.0)
+    numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(jnp.array([0.1, 0.9])), normals))
+
+
+def flat(distance):
+    """No prior at all."""
+    x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), ()))
+    terms = [jnp.log(0.1) + dist.Normal(0.0, 1.0).log_prob(x)]
+    terms += [jnp.log(0.9) + dist.Normal(distance, 1.0).log_prob(x)]
+    numpyro.factor("f", jnp.logaddexp(*terms))
+
+
+class NoSample(dist.Normal):
+    def sample(self, key, sample_shape=()):
+        raise NotImplementedError
+
+
+def without_sample():
+    numpyro.sample("x", NoSample(0.0, 1.0))
+
+
+Y = np.array([1.0, -2.0, 30.0])
+
+
+@pytest.fixture(scope="module")
+def target():
+    return build_target(jax.random.key(0), conjugate, (Y,))
+
+
+def test_prior_points_follow_the_prior(target):
+    """Kolmogorov's test of each coordinate at 1e-4."""
+    points = np.asarray(target.prior_points(jax.random.key(1), 2000))
+    for part, prior in ((target.site_slices["mu"], stats.norm(0, 10)),):
+        for column in points[:, part].T:
+            assert stats.kstest(column, prior.cdf).pvalue > 1e-4
+    scale = np.exp(points[:, target.site_slices["scale"]].ravel())
+    assert stats.kstest(scale, stats.gamma(2.0).cdf).pvalue > 1e-4
+
+
+def test_log_prior(target):
+    x = jnp.array([1.0, -3.0, 20.0, 0.3])
+    order = target.site_slices
+    assert order["mu"] == slice(0, 3) and order["scale"] == slice(3, 4)
+    expected = stats.norm(0, 10).logpdf([1.0, -3.0, 20.0]).sum()
+    # The Jacobian of the exponential adds the coordinate itself.
+    expected += stats.gamma(2.0).logpdf(np.exp(0.3)) + 0.3
+    assert float(target.log_prior(x)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("model, args", [(flat, (5.0,)), (without_sample, ())])
+def test_no_prior_is_broad(model, args):
+    """A normal of 100 units in the place of a prior: its sd to four standard errors."""
+    target = build_target(jax.random.key(0), model, args)
+    points = np.asarray(target.prior_points(jax.random.key(1), 500))
+    assert abs(points.std() / 100.0 - 1.0) < 4.0 / np.sqrt(1000.0)
+    expected = stats.norm(0, 100).logpdf(7.0)
+    assert float(target.log_prior(jnp.array([7.0]))) == pytest.approx(expected, abs=1e-4)
+
+
+def test_tempering_arrives_at_the_posterior(target):
+    """A prior a hundred times as wide; the particles are as good as a few hundred draws."""
+    points = target.prior_points(jax.random.key(1), 1024)
+    particles = temper(target, points, jax.random.key(2))
+    assert float(particles.temperature) == 1.0
+    mu = np.asarray(particles.points)[:, :3]
+    precision = 1e2 + 1e-2
+    assert np.all(np.abs(mu.mean(0) - Y * 1e2 / precision) < 0.02)
+    assert np.all(np.abs(mu.std(0) * np.sqrt(precision) - 1.0) < 0.2)
+    scale = np.exp(np.asarray(particles.points)[:, 3])
+    posterior = stats.gamma(5.0, scale=1.0 / 3.0)
+    assert abs(scale.mean() - posterior.mean()) < 0.15
+    expected = jax.vmap(target.log_density)(particles.points)
+    np.testing.assert_allclose(particles.log_density, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", [hidden, flat])
+@pytest.mark.parametrize("distance", [10.0, 30.0, 100.0])
+def test_finds_both_modes(model, distance):
+    target = build_target(jax.random.key(0), model, (distance,))
+    found = explore(target, jax.random.key(1), 4, 64)
+    assert [round(float(fit.affine.mean[0])) for fit in found.modes] == [distance, 0]
+    np.testing.assert_allclose([np.exp(fit.bound) for fit in found.modes], [0.9, 0.1], rtol=0.02)
+    assert found.unreached < 0.01 and not found.diverged and not found.stopped
+
+
+def test_one_mode_is_one(target):
+    found = explore(target, jax.random.key(1), 4, 64)
+    assert len(found.modes) == 1 and len(found.rivals) == 3
+
+
+def test_bhattacharyya():
+    """Between N(0, s I) and N(m, t I), by its definition."""
+    a = Affine(jnp.zeros(2), 0.5 * jnp.eye(2))
+    b = Affine(jnp.array([3.0, 0.0]), jnp.array([[2.0, 0.0], [0.0, 2.0]]))
+    variance = (0.25 + 4.0) / 2.0
+    expected = 9.0 / variance / 8.0 + 0.5 * np.log(variance**2 / np.sqrt(0.25**2 * 4.0**2))
+    assert bhattacharyya(a, b) == pytest.approx(expected, rel=1e-5)
+    assert bhattacharyya(a, a) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_components_add_up_to_the_target():
+    target = build_target(jax.random.key(0), hidden, (4.0,))
+    fits = [Affine(jnp.array([m]), jnp.array([[s]])) for m, s in ((0.3, 1.0), (4.0, 2.0))]
+    partition = Partition.of(fits, [-1.0, 2.0])
+    x = jnp.linspace(-20.0, 20.0, 2001)[:, None]
+    parts = [jax.vmap(Component.of(target, partition, c).log_density)(x) for c in range(2)]
+    np.testing.assert_allclose(
+        jnp.logaddexp(*parts), jax.vmap(target.log_density)(x), rtol=1e-4, atol=1e-3
+    )
+    # By the definition, with the shares' common constant left out.
+    responsibility = np.exp(1.0 * np.array([-1.0, 2.0]))[:, None] * np.stack(
+        [stats.norm(0.3, 1.0).pdf(x[:, 0]), stats.norm(4.0, 2.0).pdf(x[:, 0])]
+    )
+    responsibility /= responsibility.sum(0)
+    found = np.exp(jax.vmap(partition.log_responsibility)(x)).T
+    np.testing.assert_allclose(found, responsibility, atol=1e-4)
+
+
+def test_ctrl_c_keeps_the_fits(monkeypatch):
+    target = build_target(jax.random.key(0), hidden, (30.0,))
+    fit_gaussian, calls = exploration.modes.fit_gaussian, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit_gaussian(*args)
+
+    monkeypatch.setattr(exploration.modes, "fit_gaussian", interrupted)
+    found = explore(target, jax.random.key(1), 4, 64)
+    assert found.stopped == "interrupted" and len(found.modes) + len(found.rivals) == 2
+
+
+def test_ctrl_c_before_any_fit(monkeypatch):
+    target = build_target(jax.random.key(0), hidden, (30.0,))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exploration.modes, "temper", interrupted)
+    found = explore(target, jax.random.key(1), 4, 64)
+    assert found.stopped == "interrupted" and len(found.modes) == 1
+    assert np.isfinite(found.modes[0].affine.mean).all()
+
+
+def test_deadline():
+    target = build_target(jax.random.key(0), hidden, (30.0,))
+    found = explore(target, jax.random.key(1), 4, 64, deadline=0.0)
+    assert found.stopped == "time limit" and len(found.modes) == 1
