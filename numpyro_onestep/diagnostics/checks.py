@@ -34,7 +34,7 @@ class Checks:
         evidence_status: whether the model's density is normalised, so that the evidence is
             p(y); "noted": kept with a reservation; "refused": not reported.
         evidence_note: the reason in a sentence, "" if normalised.
-        stopped_early: why training ended before its time ("interrupted", "time limit"), or "".
+        stopped_early: why training ended before its time, such as "interrupted", or "".
         training_diverged: training or its density went to infinity and did not come back.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from numpyro_onestep.diagnostics import Verdict, judge
 from numpyro_onestep.flow import TraceLogDet
-from numpyro_onestep.importance import IMHChains, ess, evidence, imh_chains, resample_indices
+from numpyro_onestep.importance import IMHChains, elbo, ess, evidence, imh_chains, resample_indices
 from numpyro_onestep.inference.checking import measure
 from numpyro_onestep.inference.drawing import WeightedDraws, ready, weigh, weighted_draws
 from numpyro_onestep.inference.trace import trace_log_weights
@@ -124,6 +124,8 @@ def finish(
             "log_evidence_se": found.se if shown else math.nan,
             "pareto_k": weighed.pareto_k,
             "ess_importance": ess(draws.log_weight, draws.sign).count,
+            "elbo": elbo(draws.log_weight) if shown else math.nan,
+            "eubo": checks.coverage.eubo if shown and checks.coverage else math.nan,
             **trace_stats,
         },
         verdict=judge(checks),

@@ -25,6 +25,7 @@ def format_summary(result: Any, *, prob: float = 0.9) -> str:
         table,
         "",
         f"log evidence          {shown}",
+        f"ELBO, EUBO            {_bounds(stats)}",
         f"effective draws       {ess:.0f} of {num_draws} ({ess / num_draws:.0%})",
         f"Pareto k-hat          {float(stats['pareto_k']):.2f}",
         f"acceptance            {float(stats['acceptance_rate'].mean()):.2f}",
@@ -39,3 +40,11 @@ def format_summary(result: Any, *, prob: float = 0.9) -> str:
                 textwrap.fill(str(note), _WIDTH, initial_indent="  - ", subsequent_indent="    ")
             )
     return "\n".join(lines)
+
+
+def _bounds(stats: Any) -> str:
+    """Both sides of the log evidence: from the sampler's draws, and from points moved by MCMC."""
+    lower, upper = float(stats["elbo"]), float(stats["eubo"])
+    if not np.isfinite(lower) or not np.isfinite(upper):
+        return "not available"
+    return f"{lower:.3f}, {upper:.3f} (gap {upper - lower:.2g})"

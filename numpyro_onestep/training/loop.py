@@ -55,7 +55,7 @@ class TrainingHistory:
         losses: size of the update's gradient per optimiser step: the surrogates have no values.
         gaussian_elbo: evidence lower bound per step of the Gaussian fit, in nats.
         num_gradients: gradients of the target's log-density, everything included.
-        stopped: "" or why training ended early ("interrupted", "time limit").
+        stopped: "" or why training ended early ("interrupted", "time limit", an error at run time).
         diverged: whether the fit or its gradients ceased to be finite.
         seconds: wall time of training, compilation included.
     """
@@ -115,7 +115,8 @@ def train_component(
     """Trains a sampler for a target from a Gaussian fit to it.
 
     Ctrl-C and the deadline (of `time.perf_counter`, checked between rounds) end training with what
-    there is. A `warm` sampler gives the parameters and the step size to start with.
+    there is, and so does an error at run time after the first round. A `warm` sampler gives the
+    parameters and the step size to start with.
     """
     history = TrainingHistory()
     # Folding compiles less than unpacking a split, here and in every round.
@@ -205,6 +206,12 @@ def _train_rounds(
                 break
     except KeyboardInterrupt:
         history.stopped = "interrupted"
+    except jax.errors.JaxRuntimeError as error:
+        # Out of memory, or a callback of the model that raised. Without a round there is no sampler
+        # worth keeping.
+        if not history.losses:
+            raise
+        history.stopped = str(error).splitlines()[0]
     return TrainedSampler(affine, state.average, step_size, flow)
 
 

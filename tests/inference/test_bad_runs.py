@@ -125,6 +125,7 @@ def test_priors_without_an_integral():
     result = inference.inference_data
     assert np.isnan(stat(inference, "log_evidence"))
     assert np.isnan(stat(inference, "log_evidence_se"))
+    assert np.isnan(stat(inference, "elbo")) and np.isnan(stat(inference, "eubo"))
     note = result.attrs["evidence_note"]
     assert "prior of 'mu' is improper" in note and "prior of 'nu' is masked" in note
     # The posterior is a fine one: both means are N(mean y, 1 / 8).

@@ -120,7 +120,7 @@ def test_groups_and_names(result):
     assert_array_equal(group_dataset(result, "observed_data")["effect"], EFFECT)
     np.testing.assert_allclose(group_dataset(result, "constant_data")["error"], ERROR)
     stats = group_dataset(result, "sample_stats")
-    for name in ("log_evidence", "log_evidence_se", "pareto_k", "ess_importance"):
+    for name in ("log_evidence", "log_evidence_se", "pareto_k", "ess_importance", "elbo", "eubo"):
         assert stats[name].dtype == np.float64 and stats[name].ndim == 0
     assert result.attrs["inference_library"] == "numpyro_onestep"
     assert len(result.attrs["data_digest"]) == 64
@@ -132,6 +132,9 @@ def test_weights_in_the_result(result):
     weight = group["sign"].to_numpy() * np.exp(group["log_weight"].to_numpy())
     log_evidence = float(group_dataset(result, "sample_stats")["log_evidence"])
     assert np.log(weight.mean()) == pytest.approx(log_evidence, abs=1e-9)
+    stats = group_dataset(result, "sample_stats")
+    assert float(stats["elbo"]) == pytest.approx(group["log_weight"].to_numpy().mean(), abs=1e-9)
+    assert float(stats["elbo"]) < log_evidence < float(stats["eubo"])
     psis = group["psis_log_weight"].to_numpy()
     assert np.exp(psis).sum() == pytest.approx(1.0)
 
@@ -171,6 +174,7 @@ def test_print_summary(fitted, capsys):
     text = capsys.readouterr().out
     for word in ("mu", "theta[Choate]", "10.0%", "90.0%", "log evidence", "Pareto k-hat"):
         assert word in text
+    assert f"{stat(fitted, 'elbo'):.3f}, {stat(fitted, 'eubo'):.3f} (gap " in text
     assert fitted.verdict.label in text
     assert f"{stat(fitted, 'log_evidence'):.3f}" in text
 

@@ -5,6 +5,7 @@ numbers). If the errors were normal, one new seed in 900 would fail; the seeds a
 """
 
 import arviz as az
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -126,3 +127,39 @@ def test_multivariate_normal(dim):
     check(inference, 0.0, {"x": (mean, sd)})
     # The few points of a quick run cannot rule out that a small part is missing.
     assert inference.verdict.label != "unreliable"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["beta_binomial", "regression", "gamma_poisson"])
+def test_error_of_the_evidence_is_calibrated(model):
+    """95 % intervals of 200 independent sets of 1000 draws cover the truth in 90 to 99 %."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(25, 4))
+    y = x @ np.array([1.0, -2.0, 0.0, 0.5]) + 0.8 * rng.normal(size=25)
+    counts = np.array([[0, 3, 9], [1, 2, 14], [0, 4, 11]])
+    shape, rate = 2.0 + counts.sum(0), 0.5 + len(counts)
+    function, arguments, truth = {
+        "beta_binomial": (beta_binomial, (20, 7), stats.betabinom(20, 2.0, 3.0).logpmf(7)),
+        "regression": (
+            regression,
+            (x, y),
+            stats.multivariate_t(np.zeros(25), 0.75 * (np.eye(25) + 4.0 * x @ x.T), df=8.0).logpdf(
+                y
+            ),
+        ),
+        "gamma_poisson": (
+            gamma_poisson,
+            (counts,),
+            np.sum(
+                2.0 * np.log(0.5)
+                - gammaln(2.0)
+                + gammaln(shape)
+                - shape * np.log(rate)
+                - gammaln(counts + 1.0).sum(0)
+            ),
+        ),
+    }[model]
+    inference = run(function, *arguments)
+    found = [inference.sample(jax.random.key(i), 1000).evidence for i in range(200)]
+    covered = [abs(one.log_evidence - truth) <= 1.96 * one.se for one in found]
+    assert 0.9 <= np.mean(covered) <= 0.99

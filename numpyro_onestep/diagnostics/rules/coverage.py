@@ -1,5 +1,6 @@
 """Rules on points of the posterior that the sampler did not propose."""
 
+import math
 from collections.abc import Callable
 
 from .. import limits
@@ -48,6 +49,43 @@ def _unconfirmed_sentence(checks: Checks) -> str:
         " standard errors less. The posterior does not confirm the largest weights, or the chains"
         " stayed in one part of it. Take more draws, in double precision if the log-density is"
         " large."
+    )
+
+
+def _gap_excess(checks: Checks) -> float:
+    """Nats by which EUBO - log Z exceeds what the effective draws allow; NaN if unknown.
+
+    By Jensen's inequality `E_p[log w] <= log E_p[w]`, and `E_p[w] = E_q[w^2] / Z`, so
+
+        EUBO <= log Z - log(ESS / S)
+
+    holds for the true values, however heavy the tail of the weights.
+    """
+    upper = checks.coverage
+    if upper is None or not checks.ess_fraction > 0:
+        return math.nan
+    return upper.eubo - checks.one_step.log_evidence_known + math.log(checks.ess_fraction)
+
+
+def _gap_wide(nats: float) -> Callable[[Checks], bool]:
+    def applies(checks: Checks) -> bool:
+        upper = checks.coverage
+        if upper is None:
+            return False
+        joint_se = math.hypot(checks.one_step.se, upper.eubo_se)
+        return _gap_excess(checks) > max(limits.MAX_Z * joint_se, nats)
+
+    return applies
+
+
+def _gap_sentence(checks: Checks) -> str:
+    assert checks.coverage is not None
+    upper, allowed = checks.coverage, -math.log(checks.ess_fraction)
+    return (
+        f"Points of the posterior put the upper bound of the log evidence at {upper.eubo:.3f},"
+        f" {upper.eubo - checks.one_step.log_evidence_known:.2g} above the estimate, where draws"
+        f" worth {percent(checks.ess_fraction)} of their number allow {allowed:.2g}: the draws are"
+        f" worth less than their weights say, and the evidence is too low. {MORE_TIME}"
     )
 
 
@@ -113,6 +151,8 @@ COVERAGE_RULES = (
     Rule("exploration", USABLE, _out_of_reach(limits.MIN_MISSED), _out_of_reach_sentence),
     Rule("coverage", UNRELIABLE, _missed, _missed_sentence),
     Rule("coverage", USABLE, _maybe_missed, _missed_sentence),
+    Rule("gap", UNRELIABLE, _gap_wide(limits.LARGE_NATS), _gap_sentence),
+    Rule("gap", USABLE, _gap_wide(limits.SMALL_NATS), _gap_sentence),
     Rule("confirmation", UNRELIABLE, _unconfirmed(limits.LARGE_NATS), _unconfirmed_sentence),
     Rule("confirmation", USABLE, _unconfirmed(limits.SMALL_NATS), _unconfirmed_sentence),
     Rule("inverse", UNRELIABLE, _inverse_failed(limits.GROSS_FAILED), _inverse_sentence),

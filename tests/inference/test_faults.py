@@ -1,0 +1,126 @@
+"""Faults in the middle of a run: nothing is lost, and nothing is silently wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from quick import QUICK, X, Y, line, run, stat
+from scipy import integrate, stats
+from test_bad_runs import LONG, check_stopped
+
+from numpyro_onestep import OneStepInference
+from numpyro_onestep.training import loop
+
+KEY = jax.random.key(0)
+
+
+def half_without_gradient():
+    """The value is fine everywhere; its gradient is NaN left of 0.5, as `where` does to users."""
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    numpyro.factor("bend", -jnp.where(x[0] > 0.5, jnp.sqrt(x[0] - 0.5), 0.0))
+
+
+def test_nan_gradients():
+    inference = run(half_without_gradient)
+    truth = integrate.quad(
+        lambda x: stats.norm.pdf(x) * np.exp(-np.sqrt(max(x - 0.5, 0.0))), -10, 10, points=[0.5]
+    )[0]
+    assert np.isfinite(inference.get_weighted_samples()[1]).mean() > 0.99
+    error = abs(stat(inference, "log_evidence") - np.log(truth))
+    assert error <= max(4.0 * stat(inference, "log_evidence_se"), 1e-3)
+    below = float(np.mean(np.asarray(inference.get_samples()["x"])[:, 0] < 0.5))
+    assert below == pytest.approx(stats.norm.cdf(0.5) / truth, abs=0.06)
+    # Chains by gradients cannot enter that half, so nothing has tested it.
+    assert inference.verdict.label != "reliable"
+
+
+def fail_at(number, error, function):
+    """`function`, but its call of this number raises."""
+    calls = []
+
+    def failing(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == number:
+            raise error
+        return function(*args, **kwargs)
+
+    return failing
+
+
+@pytest.mark.parametrize("part", ["move", "_improve", "draw"])
+def test_interrupted_in_the_middle_of_a_round(part, monkeypatch):
+    interrupted = fail_at(2, KeyboardInterrupt(), getattr(loop, part))
+    monkeypatch.setattr(loop, part, interrupted)
+    inference = run(line, X, Y, options={"settings": LONG})
+    check_stopped(inference, "interrupted", 1 if part == "draw" else 2)
+
+
+def test_interrupted_before_there_is_anything(monkeypatch):
+    inference = run(line, X, Y, options={"settings": LONG, "time_limit": 1e-3})
+    before = inference.inference_data
+    monkeypatch.setattr(loop, "fit_gaussian", fail_at(1, KeyboardInterrupt(), loop.fit_gaussian))
+    with pytest.raises(KeyboardInterrupt):
+        inference.run(KEY, X, Y)
+    assert inference.inference_data is before
+    assert inference.sample(KEY, 10).samples["slope"].shape == (10,)
+
+
+def test_run_time_error_in_a_round(monkeypatch):
+    """Out of memory, or a callback of the model that raises: the rounds before it are kept."""
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nand more")
+    monkeypatch.setattr(loop, "_improve", fail_at(2, error, loop._improve))
+    inference = run(line, X, Y, options={"settings": LONG})
+    check_stopped(inference, "RESOURCE_EXHAUSTED: out of memory", 2)
+
+
+def test_run_time_error_in_the_first_round(monkeypatch):
+    error = jax.errors.JaxRuntimeError("INTERNAL: callback failed")
+    monkeypatch.setattr(loop, "_improve", fail_at(1, error, loop._improve))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="callback failed"):
+        run(line, X, Y, options={"settings": LONG})
+
+
+def test_model_that_raises_at_times():
+    """The error is the model's own, the last run stays, and the next attempt works."""
+    fails = []
+
+    def moody(x, y=None):
+        if fails:
+            raise ZeroDivisionError("the model's own")
+        line(x, y)
+
+    options = {"settings": LONG, "time_limit": 1e-3, "progress_bar": False}
+    inference = OneStepInference(moody, **options)
+    inference.run(KEY, X, Y)
+    before = inference.inference_data
+    fails.append(True)
+    with pytest.raises(ZeroDivisionError, match="the model's own"):
+        inference.run(KEY, X, Y + 1.0)
+    assert inference.inference_data is before
+    fails.clear()
+    assert inference.sample(KEY, 10).samples["slope"].shape == (10,)
+    inference.run(KEY, X, Y + 1.0)
+    assert inference.inference_data is not before
+
+
+@pytest.mark.slow
+def test_steps_without_finite_gradient_are_passed_over(monkeypatch):
+    """A round of training with nothing but NaN leaves the sampler as it was."""
+    ordinary = run(line, X, Y, options={"settings": LONG, "time_limit": 1e-3})
+
+    def nothing(target, affine, z):
+        value, score = original(target, affine, z)
+        return value, jnp.full_like(score, jnp.nan)
+
+    original = loop.value_and_score
+    monkeypatch.setattr(loop, "value_and_score", nothing)
+    jax.clear_caches()
+    inference = run(line, X, Y, options={"settings": QUICK})
+    jax.clear_caches()
+    assert np.isfinite(stat(inference, "log_evidence"))
+    error = stat(inference, "log_evidence") - stat(ordinary, "log_evidence")
+    assert abs(error) <= 4.0 * np.hypot(
+        stat(inference, "log_evidence_se"), stat(ordinary, "log_evidence_se")
+    )

@@ -1,0 +1,129 @@
+"""The hard posteriors: their truths against draws from the prior, and the judge of a run."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.handlers import seed, trace
+
+from numpyro_onestep import TrainingSettings
+
+BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def adversarial():
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module("adversarial")
+    sys.path.remove(str(BENCHMARKS))
+
+
+def prior_draws(row, num):
+    """Sites `(num, *event)` from the prior, and the log-likelihood of each draw, factors too."""
+    arguments = row.load()
+
+    def one(key):
+        sites = trace(seed(row.model, key)).get_trace(**arguments)
+        log_likelihood = jnp.zeros(())
+        for site in sites.values():
+            if site["type"] == "sample" and site["is_observed"]:
+                log_likelihood += jnp.sum(site["fn"].log_prob(site["value"]))
+        hidden = {k: s["value"] for k, s in sites.items() if not s.get("is_observed", False)}
+        return {k: v for k, v in hidden.items() if hasattr(v, "shape")}, log_likelihood
+
+    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), num))
+
+
+# Those whose likelihood is too sharp for the prior: closed forms, or found by the sampler itself.
+SHARP = {
+    "many_well",
+    "only_the_sum",
+    "ill_conditioned",
+    "many_observations",
+    "stochastic_volatility",
+    "horseshoe",
+}
+QUICK = ("ring", "step", "undefined_region", "weak_mixture", "angle", "ridge", "edge_of_simplex")
+
+
+def check_truth(row, num=100_000):
+    # At 5 standard errors each and about 300 numbers, one new seed in 5000 would fail.
+    truth = row.truth()
+    samples, log_likelihood = prior_draws(row, num)
+    log_likelihood = np.nan_to_num(np.asarray(log_likelihood, float), nan=-np.inf)
+    top = log_likelihood.max()
+    weight = np.exp(log_likelihood - top)
+    mean, se = weight.mean(), weight.std() / np.sqrt(num)
+    assert se / mean < 0.1
+    assert abs(np.log(mean) + top - truth.log_z) <= 5.0 * se / mean + 1e-6
+    for marginal in truth.marginals:
+        value = np.asarray(marginal.value({k: np.asarray(v) for k, v in samples.items()}))
+        for point, probability in zip(marginal.points, marginal.probabilities, strict=True):
+            influence = weight * ((value <= point) - probability) / mean
+            assert abs(influence.mean()) <= 5.0 * influence.std() / np.sqrt(num) + 1e-3, marginal
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_truths(adversarial, name):
+    check_truth(adversarial.by_name(name))
+
+
+@pytest.mark.slow
+def test_all_truths(adversarial):
+    for row in adversarial.ROWS:
+        if row.name not in SHARP:
+            check_truth(row)
+
+
+def test_rows(adversarial):
+    names = [row.name for row in adversarial.ROWS]
+    assert len(names) == len(set(names)) >= 40
+    assert SHARP <= set(names)
+    with pytest.raises(ValueError, match="expected one of funnel.*; got 'x'"):
+        adversarial.by_name("x")
+
+
+@pytest.mark.parametrize(
+    "verdict, log_z, share, expected",
+    [
+        ("reliable", 0.05, 0.5, "right"),
+        ("usable_with_weights", 0.05, 0.5, "right"),
+        ("unreliable", 0.05, 0.5, "refused"),
+        ("reliable", -0.7, 0.5, "WRONG"),
+        ("reliable", 0.0, 0.4, "WRONG"),
+        ("reliable", np.nan, 0.5, "WRONG"),
+        ("usable_with_weights", -0.7, 0.5, "refused"),
+        ("unreliable", np.nan, 0.0, "refused"),
+    ],
+)
+def test_judge(adversarial, verdict, log_z, share, expected):
+    truth = adversarial.Truth(0.0, (adversarial.Marginal("x", lambda s: s["x"], (0.0,), (0.5,)),))
+    samples = {"x": np.where(np.arange(2000) < 2000 * share, -1.0, 1.0)}
+    weights = np.full(2000, 1 / 2000)
+    finding = adversarial.Finding(verdict, log_z, 0.01, samples, weights, 2000.0)
+    assert adversarial.classify(truth, finding) == expected
+
+
+def test_a_run(adversarial):
+    settings = TrainingSettings(
+        width=16, num_blocks=2, num_points=500, num_updates=50, max_rounds=3, num_annealing=2
+    )
+    row = adversarial.by_name("edge_of_uniform")
+    line = adversarial.run_one(row, 0, num_samples=500, settings=settings)
+    assert line["class"] in ("right", "refused")
+    assert abs(line["log_z"] - line["true"]) < 0.1
+    assert "edge_of_uniform" in adversarial.table_line(line)
+
+
+def test_an_error_is_no_wrong_answer(adversarial):
+    row = adversarial.by_name("sign_symmetric")
+    row = adversarial.HardRow(
+        row.name, row.model, row.truth, 1, "", lambda: {"y": np.array(np.nan)}
+    )
+    line = adversarial.run_one(row, 0, num_samples=500)
+    assert line["class"] == "refused" and "site 'y'" in line["reasons"][0]
+    assert "refused" in adversarial.table_line(line)
