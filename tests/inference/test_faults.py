@@ -49,7 +49,7 @@ def fail_at(number, error, function):
     return failing
 
 
-@pytest.mark.parametrize("part", ["move", "_improve", "draw"])
+@pytest.mark.parametrize("part", ["_improve", "draw"])
 def test_interrupted_in_the_middle_of_a_round(part, monkeypatch):
     interrupted = fail_at(2, KeyboardInterrupt(), getattr(loop, part))
     monkeypatch.setattr(loop, part, interrupted)

@@ -2,8 +2,7 @@
 
 Centred eight schools is a funnel. A map that minimises the variance of its own log-weights gives
 up the neck, which its draws then never visit: the effective sample size rises to that of
-independent draws while the evidence falls by a third of a nat and more. Nothing in the weights
-shows it.
+independent draws while the evidence falls by half a nat. Nothing in the weights shows it.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
+import pytest
 
 from numpyro_onestep import flow as flows
 from numpyro_onestep.diagnostics import judge
@@ -31,7 +31,7 @@ LOG_EVIDENCE = -31.3114  # quadrature over tau, everything else in closed form
 SETTINGS = TrainingSettings(
     width=32, num_blocks=2, num_points=1000, num_updates=100, max_rounds=3, num_annealing=1
 )
-NUM_STEPS, BATCH, RATE = 1500, 128, 5e-3
+NUM_STEPS, BATCH, RATE = 4000, 128, 5e-3
 
 
 def centred():
@@ -69,6 +69,7 @@ def fitted_to_its_own_draws(target, sampler):
     return dataclasses.replace(sampler, params=run(sampler.params))
 
 
+@pytest.mark.slow
 def test_the_known_liar_is_caught():
     target = build_target(jax.random.key(0), centred, (), {})
     sampler, history = train(target, jax.random.key(1), SETTINGS)
@@ -79,8 +80,8 @@ def test_the_known_liar_is_caught():
     weighed = weigh(draws, liar)
     checks = measure(target, liar, history, draws, weighed, first, jax.random.key(4), num_steps=1)
     # The lie: almost independent draws, a small error, and an evidence a third too small.
-    assert checks.ess_fraction > 0.9
-    assert checks.one_step.log_evidence < LOG_EVIDENCE - 0.3
+    assert checks.ess_fraction > 0.97
+    assert checks.one_step.log_evidence < LOG_EVIDENCE - 0.4
     assert checks.one_step.log_evidence + 10.0 * checks.one_step.se < LOG_EVIDENCE
     assert judge(checks).label == "unreliable"
     # Points moved by MCMC catch it by themselves, with every other witness silent.
