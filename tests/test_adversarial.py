@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro.handlers import seed, trace
+from scipy import stats
 
 from numpyro_onestep import TrainingSettings
 
@@ -77,6 +78,18 @@ def test_all_truths(adversarial):
     for row in adversarial.ROWS:
         if row.name not in SHARP:
             check_truth(row)
+
+
+def test_autoregression_of_the_volatility_is_a_multivariate_normal(adversarial):
+    mean, phi, scale, lag = 0.3, 0.8, 0.5, np.abs(np.subtract.outer(np.arange(6), np.arange(6)))
+    process = importlib.import_module("hard_volatility").StationaryAR1(
+        jnp.array(mean), jnp.array(phi), jnp.array(scale), 6
+    )
+    covariance = scale**2 / (1.0 - phi**2) * phi**lag
+    x = process.sample(jax.random.key(0), (20_000,))
+    want = stats.multivariate_normal(np.full(6, mean), covariance).logpdf(x[:10])
+    np.testing.assert_allclose(process.log_prob(x[:10]), want, rtol=1e-4)
+    np.testing.assert_allclose(np.cov(np.asarray(x).T), covariance, atol=0.03)
 
 
 def test_rows(adversarial):

@@ -16,17 +16,51 @@ from hard import HardRow, Truth, element, share
 LENGTH = 97
 
 
+class StationaryAR1(dist.Distribution):
+    """A stationary autoregression of `length` steps, by its innovations: linear in the length."""
+
+    arg_constraints = {
+        "mean": dist.constraints.real,
+        "phi": dist.constraints.unit_interval,
+        "scale": dist.constraints.positive,
+    }
+    support = dist.constraints.real_vector
+    pytree_data_fields = ("mean", "phi", "scale")
+
+    def __init__(self, mean: jax.Array, phi: jax.Array, scale: jax.Array, length: int) -> None:
+        """Innovations have the sd `scale`, states `scale / sqrt(1 - phi^2)`."""
+        self.mean, self.phi, self.scale = mean, phi, scale
+        super().__init__(batch_shape=(), event_shape=(length,))
+
+    def _sds(self) -> jax.Array:
+        later = jnp.full(self.event_shape[0] - 1, self.scale)
+        return jnp.concatenate([(self.scale / jnp.sqrt(1.0 - self.phi**2))[None], later])
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draws `(*sample_shape, length)`."""
+        noise = self._sds() * jax.random.normal(key, (*sample_shape, *self.event_shape))
+
+        def step(state: jax.Array, one: jax.Array) -> tuple[jax.Array, jax.Array]:
+            state = self.phi * state + one
+            return state, state
+
+        start = jnp.zeros(sample_shape)
+        states = jax.lax.scan(step, start, jnp.moveaxis(noise, -1, 0))[1]
+        return self.mean + jnp.moveaxis(states, 0, -1)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """Log-density of `value: (..., length)`."""
+        centred = value - self.mean
+        before = jnp.concatenate([jnp.zeros_like(centred[..., :1]), centred[..., :-1]], -1)
+        return dist.Normal(0.0, self._sds()).log_prob(centred - self.phi * before).sum(-1)
+
+
 def stochastic_volatility(y: jax.Array) -> None:
     """Returns `y_t ~ N(0, exp(h_t / 2))`, h a stationary AR(1), in its centred form; 100-d."""
     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
     phi = numpyro.sample("phi", dist.Beta(18.0, 2.0))
     sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
-    steps = jnp.arange(len(y))
-    lag = steps[:, None] - steps
-    # Lower factor of the AR(1)'s covariance: the first column starts from the stationary state.
-    factor = jnp.where(lag >= 0, phi ** jnp.maximum(lag, 0), 0.0)
-    factor = factor.at[:, 0].divide(jnp.sqrt(1.0 - phi**2))
-    h = numpyro.sample("h", dist.MultivariateNormal(mu, scale_tril=sigma * factor))
+    h = numpyro.sample("h", StationaryAR1(mu, phi, sigma, len(y)))
     numpyro.sample("y", dist.Normal(0.0, jnp.exp(0.5 * h)).to_event(1), obs=y)
 
 
