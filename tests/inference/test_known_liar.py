@@ -31,7 +31,7 @@ LOG_EVIDENCE = -31.3114  # quadrature over tau, everything else in closed form
 SETTINGS = TrainingSettings(
     width=32, num_blocks=2, num_points=1000, num_updates=100, max_rounds=3, num_annealing=1
 )
-NUM_STEPS, BATCH, RATE = 4000, 128, 5e-3
+NUM_STEPS, BATCH, RATE = 10_000, 128, 5e-3
 
 
 def centred():
