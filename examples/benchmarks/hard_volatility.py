@@ -20,16 +20,16 @@ class StationaryAR1(dist.Distribution):
     """A stationary autoregression of `length` steps, by its innovations: linear in the length."""
 
     arg_constraints = {
-        "mean": dist.constraints.real,
+        "loc": dist.constraints.real,
         "phi": dist.constraints.unit_interval,
         "scale": dist.constraints.positive,
     }
     support = dist.constraints.real_vector
-    pytree_data_fields = ("mean", "phi", "scale")
+    pytree_data_fields = ("loc", "phi", "scale")
 
-    def __init__(self, mean: jax.Array, phi: jax.Array, scale: jax.Array, length: int) -> None:
+    def __init__(self, loc: jax.Array, phi: jax.Array, scale: jax.Array, length: int) -> None:
         """Innovations have the sd `scale`, states `scale / sqrt(1 - phi^2)`."""
-        self.mean, self.phi, self.scale = mean, phi, scale
+        self.loc, self.phi, self.scale = loc, phi, scale
         super().__init__(batch_shape=(), event_shape=(length,))
 
     def _sds(self) -> jax.Array:
@@ -46,11 +46,11 @@ class StationaryAR1(dist.Distribution):
 
         start = jnp.zeros(sample_shape)
         states = jax.lax.scan(step, start, jnp.moveaxis(noise, -1, 0))[1]
-        return self.mean + jnp.moveaxis(states, 0, -1)
+        return self.loc + jnp.moveaxis(states, 0, -1)
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log-density of `value: (..., length)`."""
-        centred = value - self.mean
+        centred = value - self.loc
         before = jnp.concatenate([jnp.zeros_like(centred[..., :1]), centred[..., :-1]], -1)
         return dist.Normal(0.0, self._sds()).log_prob(centred - self.phi * before).sum(-1)
 
