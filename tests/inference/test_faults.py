@@ -27,15 +27,17 @@ def test_nan_gradients():
     truth = integrate.quad(
         lambda x: stats.norm.pdf(x) * np.exp(-np.sqrt(max(x - 0.5, 0.0))), -10, 10, points=[0.5]
     )[0]
-    error = abs(stat(inference, "log_evidence") - np.log(truth))
-    assert error <= max(4.0 * stat(inference, "log_evidence_se"), 1e-3)
+    # Chains by gradients cannot enter that half, so nothing has tested it.
+    assert inference.verdict.label != "reliable"
+    # The fit averages over the other half only and may collapse; then the run is refused.
     raw = inference.inference_data["importance"]
     weight = np.asarray(raw["sign"]) * np.exp(np.asarray(raw["log_weight"]))
     below = weight[np.asarray(raw["x"])[:, 0] < 0.5].sum() / weight.sum()
     noise = 4.0 * 0.5 / np.sqrt(stat(inference, "ess_importance"))
-    assert below == pytest.approx(stats.norm.cdf(0.5) / truth, abs=noise)
-    # Chains by gradients cannot enter that half, so nothing has tested it.
-    assert inference.verdict.label != "reliable"
+    error = abs(stat(inference, "log_evidence") - np.log(truth))
+    right = error <= max(4.0 * stat(inference, "log_evidence_se"), 1e-3)
+    right &= abs(below - stats.norm.cdf(0.5) / truth) <= noise
+    assert right or inference.verdict.label == "unreliable", inference.verdict.reasons
 
 
 def fail_at(number, error, function):
