@@ -11,7 +11,7 @@ import pytest
 from numpyro.handlers import seed, trace
 from scipy import stats
 
-from numpyro_onestep import TrainingSettings
+from numpyro_onestep import ResampleMove
 
 BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
 
@@ -122,11 +122,11 @@ def test_judge(adversarial, verdict, log_z, share, expected):
 
 
 def test_a_run(adversarial):
-    settings = TrainingSettings(
+    method = ResampleMove(
         width=16, num_blocks=2, num_points=500, num_updates=50, max_rounds=3, num_annealing=2
     )
     row = adversarial.by_name("edge_of_uniform")
-    line = adversarial.run_one(row, 0, num_samples=500, settings=settings)
+    line = adversarial.run_one(row, 0, num_samples=500, method=method)
     assert line["class"] in ("right", "refused")
     assert abs(line["log_z"] - line["true"]) < 0.1
     assert "edge_of_uniform" in adversarial.table_line(line)

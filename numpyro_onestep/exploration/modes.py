@@ -47,7 +47,7 @@ class Exploration:
     """What was found before any training.
 
     Attributes:
-        particles: the tempered population; initial points if exploration was stopped before.
+        particles: the tempered population.
         modes: one fit per separate mode, the best first; at least one.
         rivals: the other fits.
         unreached: share of the particles, in [0, 1], that no fit reaches.
@@ -78,7 +78,7 @@ def explore(
 ) -> Exploration:
     """Looks for the modes of the target.
 
-    Ctrl-C and the deadline end the search with what it has found.
+    Ctrl-C and the deadline end the search with what it has found, once there is a fit.
 
     Args:
         target: the model.
@@ -104,6 +104,9 @@ def explore(
             start, key = search.next_start(), jax.random.fold_in(key_fit, len(search.fits))
             search.add(fit_gaussian(target, jnp.asarray(start), key))
     except KeyboardInterrupt:
+        # Without a fit there is nothing worth keeping.
+        if not search.fits:
+            raise
         stopped = "interrupted"
     return search.result(stopped)
 
@@ -198,14 +201,9 @@ class _Search:
             order = np.argsort(-share)
             modes = [modes[i] for i in order if share[i] >= _NEGLIGIBLE]
         diverged = not modes
-        if diverged and self.fits:
+        if diverged:
             modes = [int(np.argmax(np.nan_to_num([fit.bound for fit in self.fits], nan=-np.inf)))]
         chosen = tuple(self.fits[i] for i in modes)
-        if not chosen:
-            start = jnp.asarray(self._starts[0])
-            unknown = jnp.full((1,), jnp.nan, start.dtype)
-            identity = jnp.eye(len(start), dtype=start.dtype)
-            chosen = (GaussianFit(Affine(start, identity), unknown),)
         return Exploration(
             particles=self.particles,
             modes=chosen,

@@ -11,7 +11,9 @@ from scipy import integrate, stats
 from test_bad_runs import LONG, check_stopped
 
 from numpyro_onestep import OneStepInference
+from numpyro_onestep.exploration import modes
 from numpyro_onestep.training import loop
+from numpyro_onestep.training.methods import resample_move
 
 KEY = jax.random.key(0)
 
@@ -57,14 +59,14 @@ def fail_at(number, error, function):
 def test_interrupted_in_the_middle_of_a_round(part, monkeypatch):
     interrupted = fail_at(2, KeyboardInterrupt(), getattr(loop, part))
     monkeypatch.setattr(loop, part, interrupted)
-    inference = run(line, X, Y, options={"settings": LONG})
+    inference = run(line, X, Y, options={"method": LONG})
     check_stopped(inference, "interrupted", 1 if part == "draw" else 2)
 
 
 def test_interrupted_before_there_is_anything(monkeypatch):
-    inference = run(line, X, Y, options={"settings": LONG, "time_limit": 1e-3})
+    inference = run(line, X, Y, options={"method": LONG, "time_limit": 1e-3})
     before = inference.inference_data
-    monkeypatch.setattr(loop, "fit_gaussian", fail_at(1, KeyboardInterrupt(), loop.fit_gaussian))
+    monkeypatch.setattr(modes, "temper", fail_at(1, KeyboardInterrupt(), modes.temper))
     with pytest.raises(KeyboardInterrupt):
         inference.run(KEY, X, Y)
     assert inference.inference_data is before
@@ -75,7 +77,7 @@ def test_run_time_error_in_a_round(monkeypatch):
     """Out of memory, or a callback of the model that raises: the rounds before it are kept."""
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nand more")
     monkeypatch.setattr(loop, "_improve", fail_at(2, error, loop._improve))
-    inference = run(line, X, Y, options={"settings": LONG})
+    inference = run(line, X, Y, options={"method": LONG})
     check_stopped(inference, "RESOURCE_EXHAUSTED: out of memory", 2)
 
 
@@ -83,7 +85,7 @@ def test_run_time_error_in_the_first_round(monkeypatch):
     error = jax.errors.JaxRuntimeError("INTERNAL: callback failed")
     monkeypatch.setattr(loop, "_improve", fail_at(1, error, loop._improve))
     with pytest.raises(jax.errors.JaxRuntimeError, match="callback failed"):
-        run(line, X, Y, options={"settings": LONG})
+        run(line, X, Y, options={"method": LONG})
 
 
 def test_model_that_raises_at_times():
@@ -95,7 +97,7 @@ def test_model_that_raises_at_times():
             raise ZeroDivisionError("the model's own")
         line(x, y)
 
-    options = {"settings": LONG, "time_limit": 1e-3, "progress_bar": False}
+    options = {"method": LONG, "time_limit": 1e-3, "progress_bar": False}
     inference = OneStepInference(moody, **options)
     inference.run(KEY, X, Y)
     before = inference.inference_data
@@ -112,16 +114,16 @@ def test_model_that_raises_at_times():
 @pytest.mark.slow
 def test_steps_without_finite_gradient_are_passed_over(monkeypatch):
     """A round of training with nothing but NaN leaves the sampler as it was."""
-    ordinary = run(line, X, Y, options={"settings": LONG, "time_limit": 1e-3})
+    ordinary = run(line, X, Y, options={"method": LONG, "time_limit": 1e-3})
 
     def nothing(target, affine, z):
         value, score = original(target, affine, z)
         return value, jnp.full_like(score, jnp.nan)
 
-    original = loop.value_and_score
-    monkeypatch.setattr(loop, "value_and_score", nothing)
+    original = resample_move.value_and_score
+    monkeypatch.setattr(resample_move, "value_and_score", nothing)
     jax.clear_caches()
-    inference = run(line, X, Y, options={"settings": QUICK})
+    inference = run(line, X, Y, options={"method": QUICK})
     jax.clear_caches()
     assert np.isfinite(stat(inference, "log_evidence"))
     error = stat(inference, "log_evidence") - stat(ordinary, "log_evidence")

@@ -19,16 +19,16 @@ import pytest
 from numpyro_onestep import flow as flows
 from numpyro_onestep.diagnostics import judge
 from numpyro_onestep.inference.checking import measure
-from numpyro_onestep.inference.drawing import weigh, weighted_draws
+from numpyro_onestep.inference.drawing import ready, weigh, weighted_draws
 from numpyro_onestep.preconditioner import log_density
 from numpyro_onestep.target import build_target
-from numpyro_onestep.training import TrainingSettings, train
+from numpyro_onestep.training import ResampleMove, train
 from numpyro_onestep.training.draws import standard_normal_log_density
 
 Y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 SIGMA = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 LOG_EVIDENCE = -31.3114  # quadrature over tau, everything else in closed form
-SETTINGS = TrainingSettings(
+METHOD = ResampleMove(
     width=32, num_blocks=2, num_points=1000, num_updates=100, max_rounds=3, num_annealing=1
 )
 NUM_STEPS, BATCH, RATE = 10_000, 128, 5e-3
@@ -46,7 +46,7 @@ def fitted_to_its_own_draws(target, sampler):
     """The sampler after descending the variance of its own log-weights, nothing else."""
 
     def variance(params, key):
-        blocks = sampler.flow.steps(params)
+        blocks = sampler.flow.steps(params, 1)
         z = jax.random.normal(key, (BATCH, target.dim))
         x, log_det, _ = jax.vmap(flows.apply_with_log_det, in_axes=(None, 0))(blocks, z)
         value = jax.vmap(functools.partial(log_density, target, sampler.affine))(x)
@@ -72,12 +72,13 @@ def fitted_to_its_own_draws(target, sampler):
 @pytest.mark.slow
 def test_the_known_liar_is_caught():
     target = build_target(jax.random.key(0), centred, (), {})
-    sampler, history = train(target, jax.random.key(1), SETTINGS)
-    liar = fitted_to_its_own_draws(target, sampler)
-    blocks = liar.flow.steps(liar.params)
-    chunk = SETTINGS.num_points
-    draws, first = weighted_draws(target, liar, blocks, jax.random.key(3), 4 * chunk, chunk)
-    weighed = weigh(draws, liar)
+    mixture, history = train(target, jax.random.key(1), METHOD)
+    (sampler,) = mixture.components
+    liar = mixture.replace(components=(fitted_to_its_own_draws(target, sampler),))
+    chunk = METHOD.num_points
+    parts = ready(target, liar, 1)
+    draws, first = weighted_draws(parts, jax.random.key(3), 4 * chunk, chunk)
+    weighed = weigh(draws)
     checks = measure(target, liar, history, draws, weighed, first, jax.random.key(4), num_steps=1)
     # The lie: almost independent draws, a small error, and an evidence a third too small.
     assert checks.ess_fraction > 0.97
