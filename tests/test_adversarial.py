@@ -48,7 +48,7 @@ SHARP = {
     "stochastic_volatility",
     "horseshoe",
 }
-QUICK = ("ring", "step", "undefined_region", "weak_mixture", "angle", "ridge", "edge_of_simplex")
+QUICK = ("ring", "step", "undefined_region", "weak_mixture", "angle", "ridge")
 
 
 def check_truth(row, num=100_000):

@@ -24,6 +24,7 @@ def half_without_gradient():
     numpyro.factor("bend", -jnp.where(x[0] > 0.5, jnp.sqrt(x[0] - 0.5), 0.0))
 
 
+@pytest.mark.slow
 def test_nan_gradients():
     inference = run(half_without_gradient)
     truth = integrate.quad(
