@@ -7,6 +7,10 @@ from pathlib import Path
 
 import jax
 
+# Every compiled program maps memory, and Linux grants a process 65,530 maps: beyond them the
+# compiler dies with a segmentation fault.
+_MAX_MAPS = 30_000
+
 
 def pytest_configure():
     jax.config.update("jax_disable_most_optimizations", True)
@@ -25,3 +29,12 @@ def _cache():
     # The controlling process is the parent of its workers.
     owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     return Path(tempfile.gettempdir()) / f"numpyro_onestep_tests_{owner}"
+
+
+def pytest_runtest_teardown(item, nextitem):
+    # Between files: tests of one file may count what is compiled.
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > _MAX_MAPS:
+        jax.clear_caches()

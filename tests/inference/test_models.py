@@ -89,8 +89,10 @@ def two_modes():
 @pytest.mark.parametrize("start", [-48.0, 48.0])
 def test_init_strategy(start):
     strategy = init_to_value(values={"x": start})
-    inference = run(two_modes, options={"init_strategy": strategy})
-    assert np.all(np.abs(inference.get_samples()["x"] - np.sign(start) * 50.0) < 6.0)
+    draws = np.asarray(run(two_modes, options={"init_strategy": strategy}).get_samples()["x"])
+    # Wherever the search starts, it finds the other mode too.
+    assert np.all(np.abs(np.abs(draws) - 50.0) < 6.0)
+    assert abs(np.mean(draws > 0.0) - 0.5) < 0.05
 
 
 def test_double_precision():
