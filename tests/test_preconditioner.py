@@ -46,7 +46,7 @@ def test_the_bound_is_tight(fit):
     """Equal to the log evidence, 0: its average up to 5 standard errors, each point exactly."""
     target, affine, elbo = fit
     assert elbo[0] < -100.0
-    assert abs(elbo[-100:].mean()) < 5.0 * elbo[-100:].std() / 10.0 < 0.3
+    assert abs(elbo[-100:].mean()) < 5.0 * elbo[-100:].std() / 10.0 + 1e-4 < 0.3
     z = jax.random.normal(jax.random.key(3), (100, 20))
     value = jax.vmap(lambda z: log_density(target, affine, z))(z)
     expected = -0.5 * (z**2).sum(1) - 10.0 * np.log(2.0 * np.pi)

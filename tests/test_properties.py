@@ -8,7 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
@@ -39,6 +39,7 @@ def test_a_constant_factor_moves_the_evidence_and_nothing_else(log_w, shift):
 
 
 @given(log_w=LOG_WEIGHTS, seed=st.integers(0, 100))
+@example(log_w=np.array([0.0, -2.0, 0.0, -2.0]), seed=0)
 @many(max_examples=50)
 def test_the_order_of_draws_does_not_matter(log_w, seed):
     rng = np.random.default_rng(seed)

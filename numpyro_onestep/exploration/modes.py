@@ -241,7 +241,8 @@ def _are_separate(target: Target, a: Affine, b: Affine) -> bool:
 def bhattacharyya(a: Affine, b: Affine) -> float:
     """Bhattacharyya's distance: minus the log of the overlap of two fits' densities."""
     factors = [np.asarray(affine.factor, np.float64) for affine in (a, b)]
-    root = np.linalg.qr(np.concatenate([f.T for f in factors]) / math.sqrt(2.0), mode="r").T
+    stacked = np.concatenate([f.T for f in factors]) / math.sqrt(2.0)
+    root = np.asarray(np.linalg.qr(stacked, mode="r")).T
     shift = np.asarray(a.mean, np.float64) - np.asarray(b.mean, np.float64)
     between = np.linalg.solve(root, shift)
     log_volumes = [np.log(np.abs(np.diagonal(f))).sum() for f in (root, *factors)]

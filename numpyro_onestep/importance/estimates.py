@@ -5,6 +5,7 @@ Errors are delta-method errors over the i.i.d. draws; like those of the evidence
 correction they are too small where k-hat exceeds 0.7.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +101,7 @@ def _normalise(
     array = np.asarray(values, dtype=np.float64)
     if array.ndim < 1 or array.shape[0] != weight.size:
         raise ValueError(f"expected values of shape ({weight.size}, ...); got {array.shape}")
-    total = weight.sum()
+    total = math.fsum(weight)
     probability = weight / total if total > 0 else np.full_like(weight, np.nan)
     # 0 * NaN is NaN: a draw without weight must not spoil the sum by an overflowed value.
     silent = (probability == 0).reshape((-1,) + (1,) * (array.ndim - 1))

@@ -19,6 +19,7 @@ hold too few of the large weights, and those that do hold one are the exception.
 `tests/test_importance.py` repeats a part of the measurement that :func:`evidence` states.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +124,8 @@ def evidence(
 
 def _log_mean(weight: np.ndarray, shift: float) -> tuple[float, float]:
     """Log of the unscaled mean, and the scaled mean itself."""
-    mean = float(weight.mean())
+    # Summed exactly: folds may cancel, and the order of the draws must not decide what is left.
+    mean = math.fsum(weight) / weight.size
     if mean > 0:
         return float(np.log(mean) + shift), mean
     # Cancellation to exactly zero is as meaningless as a negative mean; no weight at all is -inf.

@@ -1,5 +1,6 @@
 """Reading a set of signed log-weights: scale, shares, effective sample size."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +104,7 @@ def ess(log_weight: ArrayLike, sign: ArrayLike | None = None) -> ESS:
     positive total weight the effective sample size is 0, never 1.
     """
     weight, _ = scaled_weights(log_weight, sign)
-    total = weight.sum()
+    total = math.fsum(weight)
     count = float(total**2 / np.sum(weight**2)) if total > 0 else 0.0
     return ESS(count, count / weight.size)
 
