@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import systematic_indices
 from numpyro_onestep.inference_data import group_dataset, group_names, wrap_groups
 
@@ -32,7 +33,7 @@ def average(
     num = min(available.values()) if num_samples is None else num_samples
     if isinstance(num, bool) or not isinstance(num, int | np.integer) or num < 1:
         raise ValueError(f"expected num_samples to be a positive int; got {num_samples!r}")
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel().tolist())
+    rng = host_generator(rng_key)
     names = list(probability)
     log_weight = np.log(np.maximum(list(probability.values()), 1e-300))
     counts = np.bincount(systematic_indices(rng, log_weight, int(num)), minlength=len(names))

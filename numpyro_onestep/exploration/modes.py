@@ -91,12 +91,12 @@ def explore(
     """
     key_start, key_prior, key_temper, key_fit = (jax.random.fold_in(rng_key, i) for i in range(4))
     starts = target.initial_points(key_start, _NUM_INITIAL)
-    search = _Search(target, np.asarray(starts), max_modes, known)
+    points = _prior_points(target, key_prior, NUM_PARTICLES - _NUM_INITIAL)
+    points = jnp.concatenate([starts, points])
+    particles = temper(target, points, key_temper, deadline=deadline)
+    search = _Search(target, np.asarray(starts), particles, max_modes, known)
     stopped = ""
     try:
-        points = _prior_points(target, key_prior, NUM_PARTICLES - _NUM_INITIAL)
-        points = jnp.concatenate([starts, points])
-        search.take(temper(target, points, key_temper, deadline=deadline))
         while search.wants_more(num_starts):
             if time.perf_counter() > deadline and search.fits:
                 stopped = "time limit"
@@ -123,32 +123,25 @@ class _Search:
         self,
         target: Target,
         starts: np.ndarray,
+        particles: Particles,
         max_modes: int,
         known: Sequence[jax.Array],
     ) -> None:
         self.target = target
         self.max_modes = max_modes
-        unknown = jnp.full(len(starts), -jnp.inf, starts.dtype)
-        self.particles = Particles(jnp.asarray(starts), unknown, 0.0, 0)
+        self.particles = particles
         self.fits: list[GaussianFit] = []
         self.modes: list[int] = []
         self._starts = starts
         self._known = [np.asarray(point) for point in known]
         self._num_known = len(known)
-        self._points = starts
-        self._log_density = np.zeros(len(starts))
-        self._reached = np.ones(len(starts), bool)
-        self._tried = np.zeros(len(starts), bool)
-        self._without_news = 0
-        self._num_initial = 0
-
-    def take(self, particles: Particles) -> None:
         self._points = np.asarray(particles.points, np.float64)
         self._log_density = np.asarray(particles.log_density, np.float64)
         # What has no density or no place is nowhere to start from.
-        known = np.isfinite(self._points).all(axis=1) & np.isfinite(self._log_density)
-        self._reached, self._tried = ~known, ~known
-        self.particles = particles
+        usable = np.isfinite(self._points).all(axis=1) & np.isfinite(self._log_density)
+        self._reached, self._tried = ~usable, ~usable
+        self._without_news = 0
+        self._num_initial = 0
 
     @property
     def unreached(self) -> float:

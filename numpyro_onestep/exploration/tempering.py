@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.target import Target
 
 _MAX_ROUNDS = 60
@@ -75,7 +75,7 @@ def temper(
     `time.perf_counter`) or too many temperatures.
     """
     # Random numbers from the host: JAX's own would double the time of compilation.
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel().tolist())
+    generator = host_generator(rng_key)
     dtype, half = points.dtype, len(points) // 2
     unknown = jnp.full(len(points), -jnp.inf, dtype)
     state = _State(points, unknown, unknown, jnp.zeros((), dtype))

@@ -16,9 +16,11 @@ determinant's place makes the same sum the log ratio of its path densities.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Density
@@ -26,6 +28,12 @@ from numpyro_onestep.schedules import Schedule
 
 NEWTON_STEPS = 6
 """Newton steps per block or per step of a map, unless told."""
+
+# The longest Newton step; one step of a map is close to a diagonal affine one.
+_NEWTON_RADIUS = 3.0
+
+Solve = Callable[[jax.Array], jax.Array]
+"""Divides a vector `(dim,)` by the Jacobian at a point."""
 
 
 class Flow(Protocol):
@@ -102,3 +110,33 @@ def invert(steps: Any, x: jax.Array, num_newton: int = NEWTON_STEPS) -> tuple[ja
         `z: (base_dim,)` and the distance `|T(z) - x|`, which tells whether Newton arrived.
     """
     raise _unknown(steps)
+
+
+def damped_newton(
+    image: Callable[[jax.Array], jax.Array],
+    tangent: Callable[[jax.Array], tuple[jax.Array, Solve]],
+    y: jax.Array,
+    num_newton: int,
+) -> jax.Array:
+    """A point near `y: (dim,)` that one step of a map takes to `y`, after so many Newton steps.
+
+    Args:
+        image: the step of the map.
+        tangent: the same with the solver for its Jacobian.
+        y: where to arrive, and where to start.
+        num_newton: number of steps.
+    """
+
+    def newton(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        at, solve = tangent(x)
+        miss = y - at
+        step = solve(miss)
+        # A point that a gate brought from far away has far to go back.
+        radius = _NEWTON_RADIUS + jnp.linalg.norm(x)
+        step = step * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(step), 1e-6))
+        # Past a bend of the gate a full step overshoots: half of it is taken then.
+        next_miss = y - image(x + step)
+        worse = ~((next_miss**2).sum() < (miss**2).sum())
+        return x + jnp.where(worse, 0.5, 1.0) * step, None
+
+    return jax.lax.scan(newton, y, None, length=num_newton)[0]

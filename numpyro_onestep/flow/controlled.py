@@ -33,9 +33,11 @@ from flax import struct
 from numpyro_onestep import tails
 from numpyro_onestep.flow.base import (
     NEWTON_STEPS,
+    Solve,
     apply,
     apply_with_log_det,
     base_dim,
+    damped_newton,
     identity,
     invert,
 )
@@ -43,8 +45,6 @@ from numpyro_onestep.flow.kernels import ExponentialIntegrator, Kernel
 from numpyro_onestep.networks import ControlNetwork, Params
 from numpyro_onestep.preconditioner import Density
 from numpyro_onestep.schedules import CosineSchedule, EulerCosineSchedule, Schedule
-
-_NEWTON_RADIUS = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,16 +257,14 @@ def _(
     steps: ControlledSteps, x: jax.Array, num_newton: int = NEWTON_STEPS
 ) -> tuple[jax.Array, jax.Array]:
     def undo(y: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        def newton(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        def tangent(x: jax.Array) -> tuple[jax.Array, Solve]:
             image, jacobian = _with_jacobian(steps, x, *step)
-            move = jnp.linalg.solve(jacobian, y - image)
-            radius = _NEWTON_RADIUS + jnp.linalg.norm(x)
-            move = move * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(move), 1e-6))
-            ahead = steps.one(x + move, *step, freeze_score=False)
-            worse = ~(((y - ahead) ** 2).sum() < ((y - image) ** 2).sum())
-            return x + jnp.where(worse, 0.5, 1.0) * move, None
+            return image, lambda miss: jnp.linalg.solve(jacobian, miss)
 
-        return jax.lax.scan(newton, y, None, length=num_newton)[0], None
+        def image(x: jax.Array) -> jax.Array:
+            return steps.one(x, *step, freeze_score=False)
+
+        return damped_newton(image, tangent, y, num_newton), None
 
     first, _ = jax.lax.scan(undo, x, (steps.times, steps.sizes), reverse=True)
     z = tails.shrink(steps.tail, first)

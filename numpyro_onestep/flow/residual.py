@@ -20,9 +20,11 @@ import jax.numpy as jnp
 from numpyro_onestep import log_det, tails
 from numpyro_onestep.flow.base import (
     NEWTON_STEPS,
+    Solve,
     apply,
     apply_with_log_det,
     base_dim,
+    damped_newton,
     identity,
     invert,
 )
@@ -30,9 +32,6 @@ from numpyro_onestep.log_det import DiagonalPlusLowRank
 from numpyro_onestep.networks import Blocks, GatedResidualNetwork, Params
 from numpyro_onestep.preconditioner import Density
 from numpyro_onestep.schedules import CosineSchedule, Schedule
-
-# The longest Newton step; a block is close to a diagonal affine map.
-_NEWTON_RADIUS = 3.0
 
 # Image, log|det| and sign.
 _Mapped = tuple[jax.Array, jax.Array, jax.Array]
@@ -168,18 +167,13 @@ def push_score(blocks: Blocks, z: jax.Array, score: jax.Array) -> tuple[jax.Arra
 def _(blocks: Blocks, x: jax.Array, num_newton: int = NEWTON_STEPS) -> tuple[jax.Array, jax.Array]:
     # Block by block from the last.
     def undo(y: jax.Array, block: Blocks) -> tuple[jax.Array, None]:
-        def newton(x: jax.Array, _: None) -> tuple[jax.Array, None]:
-            miss = y - _apply_residual(block, x)
-            step = log_det.solve(_jacobian(block, x), miss)
-            # A point that a gate brought from far away has far to go back.
-            radius = _NEWTON_RADIUS + jnp.linalg.norm(x)
-            step = step * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(step), 1e-6))
-            # Past a bend of the gate a full step overshoots: half of it is taken then.
-            next_miss = y - _apply_residual(block, x + step)
-            worse = ~((next_miss**2).sum() < (miss**2).sum())
-            return x + jnp.where(worse, 0.5, 1.0) * step, None
+        def image(x: jax.Array) -> jax.Array:
+            return _apply_residual(block, x)
 
-        x, _ = jax.lax.scan(newton, y, None, length=num_newton)
+        def tangent(x: jax.Array) -> tuple[jax.Array, Solve]:
+            return image(x), lambda miss: log_det.solve(_jacobian(block, x), miss)
+
+        x = damped_newton(image, tangent, y, num_newton)
         return tails.shrink(block.tail, x), None
 
     z, _ = jax.lax.scan(undo, x, blocks, reverse=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep.diagnostics import Checks, Coverage, coverage, independent_halves
+from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import (
     ess,
     finite_share,
@@ -129,9 +130,8 @@ def _moved(
     usable &= pooled([jnp.isfinite(draws.score).all(-1) for draws in first]) > 0
     if not usable.any():
         return None, 0.0
-    seed = np.asarray(jax.random.key_data(rng_key)).ravel().tolist()
     ancestors = systematic_indices(
-        np.random.default_rng(seed), np.where(usable, log_weight, -np.inf), chunk
+        host_generator(rng_key), np.where(usable, log_weight, -np.inf), chunk
     )
     chosen = label[ancestors]
     origin = place[ancestors]

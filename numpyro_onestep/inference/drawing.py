@@ -12,6 +12,7 @@ import numpy as np
 
 from numpyro_onestep import flow as flows
 from numpyro_onestep.exploration import Component
+from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import Evidence, evidence
 from numpyro_onestep.inference_data import psis
 from numpyro_onestep.preconditioner import Affine
@@ -153,7 +154,7 @@ def counts(parts: Sequence[Part], rng_key: jax.Array, num: int) -> list[int]:
     """How many of `num` draws have each label: the expected number, rounded up or down."""
     share = np.exp([part.log_share for part in parts])
     edges = np.round(np.cumsum(share / share.sum()) * num, 9)
-    ticks = np.floor(edges[:-1] + _generator(rng_key).random())
+    ticks = np.floor(edges[:-1] + host_generator(rng_key).random())
     return np.diff([0, *np.clip(ticks, 0, num).astype(int), num]).tolist()
 
 
@@ -161,11 +162,7 @@ def mixed(parts: Sequence[Part], rng_key: jax.Array, num: int) -> np.ndarray:
     """An order of the draws in which the labels come at random."""
     if len(parts) == 1:
         return np.arange(num)
-    return _generator(jax.random.fold_in(rng_key, 0)).permutation(num)
-
-
-def _generator(rng_key: jax.Array) -> np.random.Generator:
-    return np.random.default_rng(np.asarray(jax.random.key_data(rng_key)).ravel().tolist())
+    return host_generator(jax.random.fold_in(rng_key, 0)).permutation(num)
 
 
 def weigh(draws: WeightedDraws) -> Weighed:

@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from numpyro.infer import init_to_uniform
 
 from numpyro_onestep.flow import TraceLogDet
-from numpyro_onestep.inference.drawing import (
-    chunk_size,
-)
+from numpyro_onestep.inference.drawing import chunk_size
 from numpyro_onestep.inference.finished import Finished, check_positive, required
 from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress

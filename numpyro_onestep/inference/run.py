@@ -12,6 +12,7 @@ import numpy as np
 
 from numpyro_onestep.diagnostics import Verdict, judge
 from numpyro_onestep.flow import TraceLogDet
+from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import IMHChains, elbo, ess, evidence, imh_chains, resample_indices
 from numpyro_onestep.inference.checking import measure
 from numpyro_onestep.inference.drawing import WeightedDraws, ready, weigh, weighted_draws
@@ -91,10 +92,9 @@ def finish(
     checks = measure(
         target, trained, fit.history, draws, weighed, first, key_check, num_steps=num_steps
     )
-    seed = np.asarray(jax.random.key_data(key_check)).ravel().tolist()
     chains = _arrange(
         posterior,
-        np.random.default_rng(seed),
+        host_generator(key_check),
         draws,
         weighed.psis_log_weight,
         (num_chains, num_samples),

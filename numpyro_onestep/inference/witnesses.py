@@ -10,13 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep import flow as flows
-from numpyro_onestep.importance import (
-    evidence,
-)
-from numpyro_onestep.inference.drawing import (
-    Part,
-    WeightedDraws,
-)
+from numpyro_onestep.importance import evidence
+from numpyro_onestep.inference.drawing import Part, WeightedDraws
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
 from numpyro_onestep.training import (

@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from numpyro_onestep.flow import ControlledFlow, EulerMaruyama
+from numpyro_onestep.flow import ControlledFlow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.objectives import ConsistencyDistillation, DistillationBatch, Objective
 from numpyro_onestep.preconditioner import Density
 from numpyro_onestep.schedules import EulerCosineSchedule, Schedule
 from numpyro_onestep.training.methods.base import Method
-from numpyro_onestep.training.methods.diffusion import DiffusionMethod
+from numpyro_onestep.training.methods.diffusion import DiffusionMethod, published_settings
 from numpyro_onestep.training.methods.multi_step import DIS
 from numpyro_onestep.training.moves import MovedPoints
 
@@ -105,21 +105,5 @@ class CDDS(DiffusionMethod):
 
         Where the paper gives no number, that of `OSDS.published` stands.
         """
-        shared: dict[str, Any] = dict(
-            schedule=EulerCosineSchedule(),
-            kernel=EulerMaruyama(),
-            residual=False,
-            max_modes=1,
-            prior_scale=prior_scale,
-            tail=0.0,
-            learning_rate=learning_rate,
-            max_gradient_norm=1.0,
-            batch_size=1024,
-            num_updates=1000,
-            num_annealing=0,
-            ema=0.999,
-            target_ess=1.0,
-            patience=60,
-        )
-        teacher = DIS(num_path_steps=128, max_rounds=40, **shared)
-        return cls(teacher=teacher, num_path_steps=128, max_rounds=60, **shared)
+        shared = published_settings(prior_scale, learning_rate)
+        return cls(teacher=DIS(max_rounds=40, **shared), max_rounds=60, **shared)

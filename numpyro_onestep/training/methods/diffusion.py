@@ -11,6 +11,7 @@ import optax
 
 from numpyro_onestep.flow import (
     ControlledFlow,
+    EulerMaruyama,
     ExponentialIntegrator,
     Kernel,
     simulate,
@@ -18,9 +19,34 @@ from numpyro_onestep.flow import (
 from numpyro_onestep.networks import ControlNetwork, Params
 from numpyro_onestep.objectives import PathBatch
 from numpyro_onestep.preconditioner import Affine, Density
-from numpyro_onestep.schedules import CosineSchedule, Schedule
+from numpyro_onestep.schedules import CosineSchedule, EulerCosineSchedule, Schedule
 from numpyro_onestep.training.methods.base import Method
 from numpyro_onestep.training.moves import MovedPoints
+
+
+def published_settings(prior_scale: float, learning_rate: float) -> dict[str, Any]:
+    """What the papers' methods have in common here: path, coordinates and optimiser.
+
+    Euler-Maruyama steps from the prior N(0, s^2 I), cosine rate of the noise in [0.01, 10], rounds
+    of 1000 updates of 1024 paths, no early end.
+    """
+    return dict(
+        num_path_steps=128,
+        schedule=EulerCosineSchedule(),
+        kernel=EulerMaruyama(),
+        residual=False,
+        max_modes=1,
+        prior_scale=prior_scale,
+        tail=0.0,
+        learning_rate=learning_rate,
+        max_gradient_norm=1.0,
+        batch_size=1024,
+        num_updates=1000,
+        num_annealing=0,
+        ema=0.999,
+        target_ess=1.0,
+        patience=60,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

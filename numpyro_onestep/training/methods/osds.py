@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from numpyro_onestep.flow import EulerMaruyama
 from numpyro_onestep.objectives import (
     Intervals,
     JacobianPenalty,
@@ -14,8 +13,7 @@ from numpyro_onestep.objectives import (
     VolumeConsistency,
     WarmUp,
 )
-from numpyro_onestep.schedules import EulerCosineSchedule
-from numpyro_onestep.training.methods.diffusion import DiffusionMethod
+from numpyro_onestep.training.methods.diffusion import DiffusionMethod, published_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,21 +54,7 @@ class OSDS(DiffusionMethod):
         )
         return cls(
             objectives=((1.0, PathKL()), *consistency),
-            num_path_steps=128,
-            schedule=EulerCosineSchedule(),
-            kernel=EulerMaruyama(),
-            residual=False,
-            max_modes=1,
-            prior_scale=prior_scale,
-            tail=0.0,
-            learning_rate=learning_rate,
-            max_gradient_norm=1.0,
             weight_decay=1e-4,
-            batch_size=1024,
-            num_updates=1000,
             max_rounds=60,
-            num_annealing=0,
-            ema=0.999,
-            target_ess=1.0,
-            patience=60,
+            **published_settings(prior_scale, learning_rate),
         )

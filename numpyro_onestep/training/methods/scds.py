@@ -6,7 +6,6 @@ import dataclasses
 
 import jax
 
-from numpyro_onestep.flow import EulerMaruyama
 from numpyro_onestep.networks import Params
 from numpyro_onestep.objectives import (
     Intervals,
@@ -15,8 +14,7 @@ from numpyro_onestep.objectives import (
     StateConsistency,
     WarmUp,
 )
-from numpyro_onestep.schedules import EulerCosineSchedule
-from numpyro_onestep.training.methods.diffusion import DiffusionMethod
+from numpyro_onestep.training.methods.diffusion import DiffusionMethod, published_settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,20 +49,6 @@ class SCDS(DiffusionMethod):
         state = StateConsistency(Intervals(0, 6), by_velocity=False, relative=False)
         return cls(
             objectives=((1.0, PathLogVariance()), (1.0, state)),
-            num_path_steps=128,
-            schedule=EulerCosineSchedule(),
-            kernel=EulerMaruyama(),
-            residual=False,
-            max_modes=1,
-            prior_scale=prior_scale,
-            tail=0.0,
-            learning_rate=learning_rate,
-            max_gradient_norm=1.0,
-            batch_size=1024,
-            num_updates=1000,
             max_rounds=60,
-            num_annealing=0,
-            ema=0.999,
-            target_ess=1.0,
-            patience=60,
+            **published_settings(prior_scale, learning_rate),
         )
