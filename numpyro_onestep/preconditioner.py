@@ -9,6 +9,10 @@ estimates lose their variance there: the path gradient of Roeder et al., arXiv 1
 
 and a damped Newton step is taken along every eigenvector. The step does not depend on the units of
 the parameters, so neither does the speed of convergence.
+
+Where the model has loc-scale sites that can be recentred, their centredness c may be fitted too, by
+the gradient of the same lower bound, `E[d/dc log gamma(u; c)]`, in steps of Adam (Gorinova, Moore
+and Hoffman, arXiv 1906.03028).
 """
 
 from __future__ import annotations
@@ -18,9 +22,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import struct
 
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Centredness, Target, centredness_of, recentred
 
 # Means and scales first, correlations next: a few hundred noisy products cannot estimate the
 # correlations of scales that still differ by orders of magnitude.
@@ -36,6 +41,8 @@ _LAST_STEPS = 50
 _RADIUS = 3.0
 # Beyond this dimension the fit stays diagonal: an eigendecomposition per step would dominate.
 _MAX_DENSE_DIM = 300
+# Step of the centredness at first; it falls with the rate of the Newton steps.
+_CENTRING_RATE = 0.1
 NUM_FIT_GRADIENTS = _STEPS * _DRAWS
 """Gradients of the target that one fit takes."""
 
@@ -75,10 +82,12 @@ class GaussianFit(NamedTuple):
         affine: the map from a standard normal to the fit.
         elbo: mean of `log gamma - log q` over the fresh draws of every step, `(num_steps,)`: the
             evidence lower bound.
+        centredness: of the coordinates that the fit is in; empty for those of the user's model.
     """
 
     affine: Affine
     elbo: jax.Array
+    centredness: Centredness
 
     @property
     def bound(self) -> float:
@@ -113,22 +122,38 @@ class Density:
 
 
 @jax.jit
-def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> GaussianFit:
-    """Fits mean and covariance from `start: (dim,)`."""
+def fit_gaussian(
+    target: Target,
+    start: jax.Array,
+    rng_key: jax.Array,
+    centring: jax.Array | np.ndarray | float = 0.0,
+) -> GaussianFit:
+    """Fits mean and covariance from `start: (dim,)`.
+
+    Args:
+        target: the model.
+        start: in its coordinates.
+        rng_key: for the draws.
+        centring: 1 to fit the centredness of a recentred target too, from the target's own; 0 to
+            leave it.
+    """
     dim = target.dim
     dense = dim <= _MAX_DENSE_DIM
     half = _DRAWS // 2
-    value_and_grad = jax.vmap(jax.value_and_grad(target.log_density))
+    adam = optax.scale_by_adam()
 
-    def step(
-        carry: tuple[jax.Array, jax.Array], i: jax.Array
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        mean, factor = carry
+    def log_gamma_at(x: jax.Array, centredness: Centredness) -> jax.Array:
+        return recentred(target, centredness).log_density(x)
+
+    value_and_grad = jax.vmap(jax.value_and_grad(log_gamma_at, argnums=(0, 1)), (0, None))
+
+    def step(carry: tuple, i: jax.Array) -> tuple[tuple, jax.Array]:
+        mean, factor, centredness, moments = carry
         log_volume = jnp.linalg.slogdet(factor)[1] + 0.5 * dim * jnp.log(2.0 * jnp.pi)
         rate = _rate(i)
         z = jax.random.normal(jax.random.fold_in(rng_key, i), (half, dim), start.dtype)
         z = jnp.concatenate([z, -z])
-        log_gamma, gradient = value_and_grad(mean + z @ factor.T)
+        log_gamma, (gradient, uphill) = value_and_grad(mean + z @ factor.T, centredness)
         r = gradient @ factor + z
         usable = jnp.isfinite(r).all(axis=-1) & jnp.isfinite(log_gamma)
         r = jnp.where(usable[:, None], r, 0.0)
@@ -145,16 +170,34 @@ def fit_gaussian(target: Target, start: jax.Array, rng_key: jax.Array) -> Gaussi
             move, scale = _newton(b, 1.0 - (r * z).sum(axis=0) / num_usable, rate)
             mean = mean + jnp.diagonal(factor) * move
             factor = factor * scale
+        if centredness:
+            # Not before the fit is roughly where the posterior is.
+            length = jnp.where(i < _DIAGONAL_STEPS, 0.0, centring * _CENTRING_RATE * rate / _RATE)
+            uphill = jax.tree.map(lambda leaf: _mean_over(usable, leaf), uphill)
+            direction, moments = adam.update(uphill, moments)
+            centredness = jax.tree.map(
+                lambda c, d: jnp.clip(c + length * d, 0.0, 1.0), centredness, direction
+            )
         # log gamma - log q without noise where the fit is exact, unlike the two on their own.
         log_w = log_gamma + 0.5 * (z**2).sum(axis=-1) + log_volume
-        return (mean, factor), jnp.where(usable, log_w, 0.0).sum() / num_usable
+        bound = jnp.where(usable, log_w, 0.0).sum() / num_usable
+        return (mean, factor, centredness, moments), bound
 
-    first = (start, _START_SCALE * jnp.eye(dim, dtype=start.dtype))
-    (mean, factor), elbo = jax.lax.scan(step, first, jnp.arange(_STEPS))
+    own = centredness_of(target)
+    first = (start, _START_SCALE * jnp.eye(dim, dtype=start.dtype), own, adam.init(own))
+    carry, elbo = jax.lax.scan(step, first, jnp.arange(_STEPS))
+    mean, factor, centredness, _ = carry
     # Any square root of the covariance serves; a triangular one has a cheap inverse.
     upper = jnp.linalg.qr(factor.T, mode="r")
     factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
-    return GaussianFit(Affine(mean, factor), elbo)
+    return GaussianFit(Affine(mean, factor), elbo, centredness)
+
+
+def _mean_over(usable: jax.Array, values: jax.Array) -> jax.Array:
+    """Mean of `values: (n, *shape)` over the usable ones, `usable: (n,)`."""
+    shape = (-1,) + (1,) * (values.ndim - 1)
+    known = jnp.where(usable.reshape(shape), jnp.nan_to_num(values), 0.0)
+    return known.sum(axis=0) / jnp.maximum(usable.sum(), 1)
 
 
 def _rate(i: jax.Array) -> jax.Array:

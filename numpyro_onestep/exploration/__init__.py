@@ -1,15 +1,18 @@
 """Exploration: the separate modes of a posterior, before anything is trained."""
 
+from numpyro_onestep.exploration.centring import Centring, choose_centring
 from numpyro_onestep.exploration.modes import Exploration, bhattacharyya, explore
 from numpyro_onestep.exploration.partition import Component, Partition
 from numpyro_onestep.exploration.tempering import Particles, temper
 
 __all__ = [
+    "Centring",
     "Component",
     "Exploration",
     "Particles",
     "Partition",
     "bhattacharyya",
+    "choose_centring",
     "explore",
     "temper",
 ]

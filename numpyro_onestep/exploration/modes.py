@@ -22,7 +22,7 @@ from scipy.linalg import solve_triangular
 
 from numpyro_onestep.exploration.tempering import Particles, temper
 from numpyro_onestep.preconditioner import NUM_FIT_GRADIENTS, Affine, GaussianFit, fit_gaussian
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Target, starting_points
 
 NUM_PARTICLES = 1024
 # Equal normal densities are that far apart at 4 standard deviations; there the log-density at half
@@ -74,6 +74,7 @@ def explore(
     max_modes: int,
     *,
     known: Sequence[jax.Array] = (),
+    fitted: Sequence[GaussianFit] = (),
     deadline: float = math.inf,
 ) -> Exploration:
     """Looks for the modes of the target.
@@ -87,14 +88,17 @@ def explore(
             points of the model's strategy for initial values where there are none.
         max_modes: number of modes beyond which the search ends.
         known: points that fits start from before all others, `(dim,)` each.
+        fitted: fits that there are already; they count among those at the least.
         deadline: time of `time.perf_counter` from which on no other fit starts.
     """
     key_start, key_prior, key_temper, key_fit = (jax.random.fold_in(rng_key, i) for i in range(4))
-    starts = target.initial_points(key_start, _NUM_INITIAL)
+    starts = starting_points(target, key_start, _NUM_INITIAL)
     points = _prior_points(target, key_prior, NUM_PARTICLES - _NUM_INITIAL)
     points = jnp.concatenate([starts, points])
     particles = temper(target, points, key_temper, deadline=deadline)
     search = _Search(target, np.asarray(starts), particles, max_modes, known)
+    for fit in fitted:
+        search.add(fit)
     stopped = ""
     try:
         while search.wants_more(num_starts):

@@ -82,7 +82,9 @@ def measure(
     log_evidence = weighed.evidence.log_evidence_known
     missed = [
         particle_share(mixture, parts, first, draws, key_particles),
-        rival_share(target, mixture, parts, draws, log_evidence, chunk, key_rivals),
+        rival_share(
+            mixture.coordinates(target), mixture, parts, draws, log_evidence, chunk, key_rivals
+        ),
     ]
     return Checks(
         num_draws=len(draws.log_weight),

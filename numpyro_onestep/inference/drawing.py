@@ -16,7 +16,7 @@ from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import Evidence, evidence
 from numpyro_onestep.inference_data import psis
 from numpyro_onestep.preconditioner import Affine
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Target, centredness_of, users_points
 from numpyro_onestep.training import Draws, TrainedMixture, TrainedSampler, draw
 
 # Floats that one chunk may hold in its largest intermediate, a Jacobian factor per draw.
@@ -120,7 +120,10 @@ def weighted_draws(
 
 
 def _on_host(part: Part, draws: Draws, num: int) -> dict[str, np.ndarray]:
-    """The first `num` of the draws, with the fields of `WeightedDraws`."""
+    """The first `num` of the draws, with the fields of `WeightedDraws`.
+
+    Points and densities are those of the user's model, whatever the coordinates of the sampler.
+    """
     volume = float(part.sampler.affine.log_det)
     log_density, log_det, log_base = (
         np.asarray(field, np.float64)[:num]
@@ -130,11 +133,15 @@ def _on_host(part: Part, draws: Draws, num: int) -> dict[str, np.ndarray]:
     log_rho = np.zeros(num)
     if isinstance(part.target, Component):
         log_rho = np.asarray(part.target.log_responsibility(x), np.float64)[:num]
+    log_stretch = np.zeros(num)
+    if centredness_of(part.target):
+        x, stretched = users_points(part.target, x)
+        log_stretch = np.asarray(stretched, np.float64)[:num]
     return {
         "x": np.asarray(x)[:num],
         # Of the whole target, not of the component.
-        "log_density": log_density - volume - log_rho,
-        "log_det": log_det + volume,
+        "log_density": log_density - volume - log_rho - log_stretch,
+        "log_det": log_det + volume + log_stretch,
         "sign": np.asarray(draws.sign, np.float64)[:num],
         "log_weight": log_density + log_det - log_base - part.log_share,
     }
@@ -180,7 +187,10 @@ def weigh(draws: WeightedDraws) -> Weighed:
 def plain_draws(
     target: Target, parts: Sequence[Part], rng_key: jax.Array, num: int
 ) -> dict[str, np.ndarray]:
-    """`num` constrained draws: network and constraining transforms in one program."""
+    """`num` constrained draws: network and constraining transforms in one program.
+
+    The target is in the coordinates of the sampler, not of one component.
+    """
     sites = jax.eval_shape(target.constrain_one, parts[0].sampler.affine.mean)
     values = max(sum(leaf.size for leaf in sites.values()), flows.base_dim(parts[0].steps))
     chunk = max(1, min(_MAX_CHUNK, num, _CHUNK_VALUES // values))

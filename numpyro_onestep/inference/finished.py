@@ -84,7 +84,8 @@ class Finished(MCMC):
         check_positive("num_steps", num_steps)
         parts = ready(fit.target, fit.trained, num_steps)
         if not weights:
-            samples = plain_draws(fit.target, parts, rng_key, num_samples)
+            coordinates = fit.trained.coordinates(fit.target)
+            samples = plain_draws(coordinates, parts, rng_key, num_samples)
             return OneStepDraws(samples)
         draws, _ = weighted_draws(parts, rng_key, num_samples, fit.chunk)
         found = weigh(draws).evidence

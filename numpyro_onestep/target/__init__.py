@@ -3,14 +3,32 @@
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.build import build_target
 from numpyro_onestep.target.likelihood import pointwise_log_likelihood
+from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
 from numpyro_onestep.target.predictive import predictive_draws, prior_draws
+from numpyro_onestep.target.recentred import (
+    can_be_recentred,
+    centredness_of,
+    constant_centredness,
+    recentred,
+    starting_points,
+    users_points,
+    users_target,
+)
 
 __all__ = [
+    "Centredness",
     "Evidence",
     "Target",
     "build_target",
+    "can_be_recentred",
+    "centredness_of",
+    "constant_centredness",
     "pointwise_log_likelihood",
     "predictive_draws",
     "prior_draws",
+    "recentred",
+    "starting_points",
+    "users_points",
+    "users_target",
 ]

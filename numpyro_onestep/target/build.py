@@ -25,6 +25,7 @@ from numpyro_onestep.target.arguments import (
     split_arguments,
 )
 from numpyro_onestep.target.base import Target
+from numpyro_onestep.target.loc_scale import loc_scale_sites
 from numpyro_onestep.target.metadata import plate_dims
 from numpyro_onestep.target.normalisation import influential_parameters
 from numpyro_onestep.target.program import Model, Program, float_dtype
@@ -72,6 +73,7 @@ def build_target(
         fixed = _parameters(layout_key, model, arguments, init_strategy)
         program = dataclasses.replace(program, fixed=fixed)
         program = dataclasses.replace(program, held=influential_parameters(program))
+    program = dataclasses.replace(program, loc_scale=_loc_scale(program, layout_key))
     return _trace_abstractly(program, arguments, point_key).classified()
 
 
@@ -161,6 +163,50 @@ def _program(
         plate_sizes=plate_sizes,
         held=(),
     )
+
+
+def _loc_scale(program: Program, rng_key: jax.Array) -> dict[str, Any]:
+    """Sites that can be recentred, with their supports, in a program with constant arguments."""
+    model, arguments = handlers.seed(program.plain_model, rng_key), program.skeleton
+
+    def read(trace: Trace) -> dict[str, Any]:
+        return loc_scale_sites(model, arguments, trace)
+
+    found = _abstract_trace(rng_key, program.plain_model, arguments, program.init_strategy, read)
+    if _can_recentre(program, found):
+        return found
+    # NumPyro cannot reparametrise sites inside `scan`, with a fixed value, renamed by `scope`.
+    return {name: found[name] for name in found if _can_recentre(program, {name: found[name]})}
+
+
+def _can_recentre(program: Program, sites: dict[str, Any]) -> bool:
+    """Whether the reparametrised model has the sites and the density that it should have."""
+    if not sites:
+        return True
+    users = dataclasses.replace(program, loc_scale=sites)
+    after = users.recentred
+    shapes = {name: users.constrained_shapes[name] for name in sites}
+    centredness = {name: jnp.zeros(shape, float_dtype()) for name, shape in shapes.items()}
+    after = dataclasses.replace(
+        after, skeleton=((centredness, *users.skeleton[0]), users.skeleton[1])
+    )
+    latent: set[str] = set()
+
+    def read(trace: Trace) -> None:
+        latent.update(name for name, site in trace.items() if is_continuous(site))
+
+    x = jax.ShapeDtypeStruct((users.dim,), float_dtype())
+    try:
+        jax.eval_shape(functools.partial(after.log_density, ()), x)
+        found, wanted = (
+            jax.eval_shape(functools.partial(p.constrain, ()), x) for p in (after, users)
+        )
+        _abstract_trace(
+            jax.random.key(0), after.plain_model, after.skeleton, after.init_strategy, read
+        )
+    except Exception:  # whatever NumPyro or the model says to that: it stays as the user wrote it
+        return False
+    return found == wanted and latent == set(after.unconstrained_shapes)
 
 
 def _check_sites(trace: Trace) -> None:

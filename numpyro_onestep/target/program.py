@@ -7,6 +7,7 @@ what it compiled for one program whatever data it is given.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,8 @@ from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
-from numpyro_onestep.target.arguments import Arguments, join_arguments
+from numpyro_onestep.target.arguments import Arguments, Slot, join_arguments
+from numpyro_onestep.target.loc_scale import RecentredModel, auxiliary_name
 
 Model = Callable[..., Any]
 Sites = dict[str, jax.Array]
@@ -46,6 +48,8 @@ class Program:
         dims: names of the leading dimensions of the sites inside plates.
         plate_sizes: length of each of those dimensions that is a plate.
         held: names of the fixed parameters that the density depends on.
+        loc_scale: support of each site that can be recentred (see `target.loc_scale`).
+        users: the program of the user's model, where this is that of a recentred one.
     """
 
     model: Model
@@ -58,6 +62,35 @@ class Program:
     dims: dict[str, tuple[str, ...]]
     plate_sizes: dict[str, int]
     held: tuple[str, ...]
+    loc_scale: dict[str, Any] = dataclasses.field(default_factory=dict)
+    users: Program | None = None
+
+    @functools.cached_property
+    def recentred(self) -> Program:
+        """The program of the model with its loc-scale sites recentred.
+
+        One object per program, as programs compare by identity. The centredness takes the place of
+        further data, after those of this program.
+        """
+        args, kwargs = self.skeleton
+        leaves = jax.tree.leaves(self.skeleton, is_leaf=lambda leaf: isinstance(leaf, Slot))
+        first = sum(isinstance(leaf, Slot) for leaf in leaves)
+        slots = {name: Slot(first + i) for i, name in enumerate(self.loc_scale)}
+        return dataclasses.replace(
+            self,
+            model=RecentredModel(self.model),
+            skeleton=((slots, *args), kwargs),
+            unconstrained_shapes=self._renamed(self.unconstrained_shapes),
+            constrained_shapes=self._renamed(self.constrained_shapes),
+            loc_scale={},
+            users=self,
+        )
+
+    def _renamed(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        return {
+            auxiliary_name(name) if name in self.loc_scale else name: shape
+            for name, shape in shapes.items()
+        }
 
     @property
     def dim(self) -> int:
@@ -122,6 +155,10 @@ class Program:
         args, kwargs = self.arguments(data)
         sites = self.unravel(jnp.asarray(x, float_dtype()))
         values = constrain_fn(self.density_model, args, kwargs, sites, return_deterministic=True)
+        if self.users is not None:
+            # The user's sites are deterministic ones here.
+            for name in set(self.unconstrained_shapes) - set(self.users.unconstrained_shapes):
+                del values[name]
         return {name: jnp.asarray(value) for name, value in values.items()}
 
 

@@ -20,9 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from numpyro_onestep.exploration import Component, Partition, bhattacharyya, explore
+from numpyro_onestep.exploration import (
+    Centring,
+    Component,
+    Partition,
+    bhattacharyya,
+    choose_centring,
+    explore,
+)
 from numpyro_onestep.preconditioner import Affine, GaussianFit
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Centredness, Target, recentred
 from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
 from numpyro_onestep.training.methods import Method
 
@@ -43,6 +50,7 @@ class TrainedMixture:
         rivals: Gaussian fits that training did not use: witnesses.
         particles: points of the posterior by tempering, `(n, dim)`, unconstrained: witnesses too.
         particle_log_density: of the target there, `(n,)`; -inf where they are none.
+        centredness: of the coordinates that all this is in; empty for those of the user's model.
     """
 
     components: tuple[TrainedSampler, ...]
@@ -51,9 +59,15 @@ class TrainedMixture:
     rivals: tuple[Affine, ...]
     particles: jax.Array
     particle_log_density: jax.Array
+    centredness: Centredness
+
+    def coordinates(self, target: Target) -> Target:
+        """The user's target in the coordinates of the samplers."""
+        return recentred(target, self.centredness)
 
     def target(self, target: Target, label: int) -> Target:
         """What the component with this label was trained for."""
+        target = self.coordinates(target)
         if self.partition is None:
             return target
         return Component.of(target, self.partition, label)
@@ -76,18 +90,27 @@ def train(
     """
     began = time.perf_counter()
     deadline = np.inf if time_limit is None else began + time_limit
-    key_explore, key_train = (jax.random.fold_in(rng_key, i) for i in range(2))
+    key_explore, key_train, key_centring = (jax.random.fold_in(rng_key, i) for i in range(3))
+    if warm is not None:
+        # What was trained is worth nothing in other coordinates.
+        centring = Centring(warm.centredness)
+    elif method.recentres:
+        centring = choose_centring(target, key_centring)
+    else:
+        centring = Centring({})
+    target = recentred(target, centring.centredness)
     found = explore(
         target,
         key_explore,
         method.num_starts,
         method.max_modes,
         known=[component.affine.mean for component in warm.components] if warm else (),
+        fitted=centring.fitted,
         deadline=deadline,
     )
     history = TrainingHistory(
         gaussian_elbo=np.asarray(found.modes[0].elbo, float).tolist(),
-        num_gradients=found.num_gradients,
+        num_gradients=found.num_gradients + centring.num_gradients,
         stopped=found.stopped,
         diverged=found.diverged,
     )
@@ -129,6 +152,7 @@ def train(
         particle_log_density=jnp.where(
             found.particles.temperature == 1.0, found.particles.log_density, -jnp.inf
         ),
+        centredness=centring.centredness,
     )
     return mixture, history
 

@@ -128,6 +128,11 @@ class Method:
         raise NotImplementedError
 
     @property
+    def recentres(self) -> bool:
+        """Whether loc-scale sites may be worked with in other coordinates than the user's."""
+        return True
+
+    @property
     def num_rounds(self) -> int:
         """Rounds at the most, those of the teacher included."""
         teacher = self.teacher.num_rounds if self.teacher else 0

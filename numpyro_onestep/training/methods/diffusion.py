@@ -122,6 +122,11 @@ class DiffusionMethod(Method):
         mean = jnp.zeros_like(fit.mean)
         return Affine(mean, self.prior_scale * jnp.eye(len(mean), dtype=mean.dtype))
 
+    @property
+    def recentres(self) -> bool:
+        """Not where paths start from a prior in the coordinates of the user's model."""
+        return self.prior_scale is None
+
     def path_teacher(self, params: Params, average: Params) -> Params:
         """Parameters of the teacher that steps are made consistent with."""
         return average

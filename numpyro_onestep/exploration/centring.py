@@ -1,0 +1,60 @@
+"""The coordinates to explore and to train in: centred, non-centred, or between, by measurement."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from numpyro_onestep.preconditioner import NUM_FIT_GRADIENTS, GaussianFit, fit_gaussian
+from numpyro_onestep.target import (
+    Centredness,
+    Target,
+    can_be_recentred,
+    constant_centredness,
+    recentred,
+    starting_points,
+)
+
+# Where the centredness starts from when it is fitted: the bound has more than one maximum.
+_STARTS = (1.0, 0.5, 0.0)
+# Nats by which a Gaussian fit in other coordinates must be closer to the posterior.
+_LEAST_GAIN = 0.05
+
+
+class Centring(NamedTuple):
+    """The coordinates of the Gaussian fit that is closest to the posterior.
+
+    Attributes:
+        centredness: of each loc-scale site that can be recentred; empty without such sites.
+        fitted: the fit, where there was a choice.
+        num_gradients: gradients of the target that the other fits took.
+    """
+
+    centredness: Centredness
+    fitted: tuple[GaussianFit, ...] = ()
+    num_gradients: int = 0
+
+
+def choose_centring(target: Target, rng_key: jax.Array) -> Centring:
+    """Compares the user's own coordinates with those that are fitted jointly with the Gaussian.
+
+    The lower bound of a Gaussian fit is the evidence minus its divergence from the posterior, and
+    the evidence is the same in all coordinates: the larger bound is the smaller divergence.
+    """
+    if not can_be_recentred(target):
+        return Centring({})
+    key_start, key_fit = (jax.random.fold_in(rng_key, i) for i in range(2))
+    fits = []
+    for start, fitted in ((1.0, 0.0), *((start, 1.0) for start in _STARTS)):
+        coordinates = recentred(target, constant_centredness(target, start))
+        # The same place of the user's model for all.
+        point = starting_points(coordinates, key_start, 1)[0]
+        fits.append(fit_gaussian(coordinates, point, key_fit, fitted))
+    as_written = fits[0]
+    # A fit that failed has no bound that could be the best.
+    best = max(fits, key=lambda fit: np.nan_to_num(fit.bound, nan=-np.inf))
+    gains = not best.bound <= as_written.bound + _LEAST_GAIN
+    chosen = best if gains else as_written
+    return Centring(chosen.centredness, (chosen,), NUM_FIT_GRADIENTS * (len(fits) - 1))
