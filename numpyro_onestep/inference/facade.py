@@ -15,7 +15,7 @@ from numpyro.infer import init_to_uniform
 
 from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.inference.drawing import chunk_size
-from numpyro_onestep.inference.finished import Finished, check_positive, required
+from numpyro_onestep.inference.finished import EXTRA_FIELDS, Finished, check_positive, required
 from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress
 from numpyro_onestep.inference.result import to_inference_data
@@ -122,12 +122,16 @@ class OneStepInference(Finished):
         self._run: Run | None = None
         self._result: Any = None
 
-    def run(self, rng_key: jax.Array, *args: Any, **kwargs: Any) -> Any:
+    def run(
+        self, rng_key: jax.Array, *args: Any, extra_fields: Sequence[str] = (), **kwargs: Any
+    ) -> Any:
         """Trains a sampler for the model with these arguments and draws from it.
 
         Args:
             rng_key: a typed or a legacy key; the result is a function of it.
             *args: arguments of the model.
+            extra_fields: as of `MCMC.run`, for scripts that ask for `potential_energy` there:
+                `get_extra_fields` returns all that there is in any case.
             **kwargs: keyword arguments of the model.
 
         Returns:
@@ -136,9 +140,13 @@ class OneStepInference(Finished):
             and log_likelihood.
 
         Raises:
-            ValueError: for a model or data that cannot be sampled, naming the site.
+            ValueError: for a model or data that cannot be sampled, naming the site; for a field
+                that only a Markov chain has, such as `diverging`.
         """
         began = time.perf_counter()
+        unknown = sorted({*extra_fields} - {*EXTRA_FIELDS})
+        if unknown:
+            raise ValueError(f"expected extra_fields out of {EXTRA_FIELDS}; got {unknown}")
         return self._complete(
             rng_key, self._build_target(rng_key, args, kwargs), args, kwargs, began
         )

@@ -29,6 +29,9 @@ from numpyro_onestep.inference.summary import format_summary
 from numpyro_onestep.inference_data import AxisNames, add_groups, merge_names, weighted_summary
 from numpyro_onestep.target import Target
 
+EXTRA_FIELDS = ("potential_energy", "lp", "log_q", "acceptance_rate")
+"""What `get_extra_fields` returns."""
+
 
 class Finished(MCMC):
     """The half of `OneStepInference` that reads a run; the other half makes one."""
@@ -112,10 +115,18 @@ class Finished(MCMC):
         return {name: jnp.asarray(value) for name, value in run.samples.items()}, log_weight
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, np.ndarray]:  # noqa: FBT001, FBT002
-        """Statistics of the posterior draws, as from `MCMC`: `lp`, `log_q`, `acceptance_rate`."""
+        """Statistics of the posterior draws, as from `MCMC`.
+
+        Returns:
+            `lp`, the log joint density in unconstrained coordinates, `potential_energy = -lp`,
+            `log_q`, the log-density of the sampler, and `acceptance_rate`, in the shapes of
+            `get_samples`.
+        """
         stats = self._finished().draw_stats
+        # ArviZ stores this as `lp` when it converts a sampler: the true one comes after it.
+        stats = {"potential_energy": -stats["lp"], **stats}
         if group_by_chain:
-            return dict(stats)
+            return stats
         return {name: value.reshape(-1) for name, value in stats.items()}
 
     def sample_posterior_predictive(self, rng_key: jax.Array) -> Any:
@@ -199,9 +210,15 @@ class Finished(MCMC):
         values = np.asarray(function(dict(run.samples)))
         return weighted_mean(values, run.draws.log_weight, run.draws.sign)
 
-    def print_summary(self, prob: float = 0.9) -> None:
-        """Prints the table of the posterior, the evidence, the weights and the verdict."""
-        print(format_summary(self.inference_data, prob=prob))
+    def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Prints the table of the posterior, the evidence, the weights and the verdict.
+
+        Args:
+            prob: probability of the central interval.
+            exclude_deterministic: whether to leave out sites that follow from others.
+        """
+        shown = list(self._finished().fit.target.site_slices) if exclude_deterministic else None
+        print(format_summary(self.inference_data, prob=prob, var_names=shown))
 
     @property
     def verdict(self) -> Verdict:

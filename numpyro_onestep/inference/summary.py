@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,20 @@ from numpyro_onestep.inference_data import group_dataset, list_attr, summary
 _WIDTH = 88
 
 
-def format_summary(result: Any, *, prob: float = 0.9) -> str:
-    """Table of the posterior, evidence, quality of the weights, verdict and its reasons."""
+def format_summary(
+    result: Any, *, prob: float = 0.9, var_names: Sequence[str] | None = None
+) -> str:
+    """Table of the posterior (`var_names` of it), evidence, weights, verdict and its reasons."""
     stats = group_dataset(result, "sample_stats")
     training = group_dataset(result, "training")
     num_draws = group_dataset(result, "importance").sizes["importance_draw"]
     ess = float(stats["ess_importance"])
-    table = summary(result, prob=prob).to_string(float_format=lambda value: f"{value:.2f}")
+    table = summary(result, var_names, prob=prob)
+    text = table.to_string(float_format=lambda value: f"{value:.2f}")
     log_evidence, se = float(stats["log_evidence"]), float(stats["log_evidence_se"])
     shown = f"{log_evidence:.3f} +- {se:.3f}" if np.isfinite(log_evidence) else "not available"
     lines = [
-        table,
+        text,
         "",
         f"log evidence          {shown}",
         f"ELBO, EUBO            {_bounds(stats)}",

@@ -97,7 +97,7 @@ def check_names(event_shapes: Mapping[str, Sequence[int]], names: AxisNames) -> 
         ValueError: as :func:`event_dims`, or if one dim has two sizes or a site's name, or two
             names differ in "/" against "." alone.
     """
-    safe_names = [_safe(site) for site in event_shapes]
+    safe_names = [safe_name(site) for site in event_shapes]
     if len(set(safe_names)) < len(safe_names):
         raise ValueError(f'expected names that differ after "/" -> "."; got {list(event_shapes)}')
     sizes: dict[str, tuple[str, int]] = {}
@@ -149,12 +149,13 @@ def make_dataset(
     variables = {}
     for site, value in values.items():
         axes = (*leading, *event_dims(site, value.shape[count:], names))
-        safe_axes = tuple(map(_safe, axes))
-        variables[_safe(site)] = (safe_axes, value)
+        safe_axes = tuple(map(safe_name, axes))
+        variables[safe_name(site)] = (safe_axes, value)
         for axis, safe, size in zip(axes, safe_axes, value.shape, strict=True):
             coords[safe] = (safe, names.coords.get(axis, np.arange(size)))
     return xr.Dataset(variables, coords=coords)
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """The name under which a result holds a site: neither line's files can hold a slash."""
     return name.replace("/", ".")

@@ -11,7 +11,7 @@ import xarray as xr
 from numpyro_onestep.importance import weighted_mean, weighted_quantile, weighted_sd
 
 from .arviz_lines import convergence, group_dataset
-from .dims import IMPORTANCE_DIM
+from .dims import IMPORTANCE_DIM, safe_name
 
 
 def summary(
@@ -30,11 +30,12 @@ def summary(
         raise ValueError(f"expected a probability in (0, 1); got {prob}")
     posterior = group_dataset(result, "posterior")
     known = [str(name) for name in posterior.data_vars]
-    unknown = [name for name in var_names or [] if name not in known]
+    chosen = [safe_name(name) for name in var_names or known]
+    unknown = [name for name in chosen if name not in known]
     if unknown:
         raise ValueError(f"expected variables out of {known}; got {unknown}")
     # ESS and r-hat want numbers: bool sites become 0 and 1.
-    numbers = posterior[list(var_names or known)].astype(np.float64)
+    numbers = posterior[chosen].astype(np.float64)
     diagnostics = convergence(numbers)
     levels = ((1 - prob) / 2, (1 + prob) / 2)
     columns = ["mean", "sd", "median", *(f"{100 * level:.1f}%" for level in levels)]
