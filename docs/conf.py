@@ -16,7 +16,11 @@ exclude_patterns = ["_build", "jupyter_execute"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "numpyro_onestep"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+}
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
@@ -30,3 +34,5 @@ nb_merge_streams = True
 napoleon_use_ivar = True
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
+# Single backticks in docstrings are code.
+default_role = "code"

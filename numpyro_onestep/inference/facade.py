@@ -15,7 +15,13 @@ from numpyro.infer import init_to_uniform
 
 from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.inference.drawing import chunk_size
-from numpyro_onestep.inference.finished import EXTRA_FIELDS, Finished, check_positive, required
+from numpyro_onestep.inference.finished import (
+    EXTRA_FIELDS,
+    Finished,
+    check_key,
+    check_positive,
+    required,
+)
 from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress
 from numpyro_onestep.inference.result import to_inference_data
@@ -86,10 +92,12 @@ class OneStepInference(Finished):
         """See the class."""
         # Not MCMC's own __init__: there is no kernel to set up.
         if not callable(model):
-            raise ValueError(f"expected a NumPyro model, a callable; got {model!r}")
+            raise ValueError(f"expected a NumPyro model, the function itself; got {model!r}")
         check_positive("num_samples", num_samples)
         check_positive("num_chains", num_chains)
-        method = method or ResampleMove()
+        method = ResampleMove() if method is None else method
+        if not isinstance(method, Method):
+            raise ValueError(f"expected a method such as ResampleMove(); got {method!r}")
         num_steps = method.num_sampling_steps if num_steps is None else num_steps
         check_positive("num_steps", num_steps)
         if num_samples * num_chains < _MIN_DRAWS:
@@ -144,6 +152,7 @@ class OneStepInference(Finished):
                 that only a Markov chain has, such as `diverging`.
         """
         began = time.perf_counter()
+        check_key(rng_key)
         unknown = sorted({*extra_fields} - {*EXTRA_FIELDS})
         if unknown:
             raise ValueError(f"expected extra_fields out of {EXTRA_FIELDS}; got {unknown}")
@@ -172,6 +181,7 @@ class OneStepInference(Finished):
                 needs constants (sizes, switches); those are for `run`.
         """
         began = time.perf_counter()
+        check_key(rng_key)
         fit = required(self._fit)
         target = fit.target.with_data(*args, **kwargs)
         return self._complete(rng_key, target, args, kwargs, began, warm=fit.trained)

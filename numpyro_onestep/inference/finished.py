@@ -256,3 +256,11 @@ def check_positive(name: str, value: Any) -> None:
     """Fails unless the value is a whole number of at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"expected {name} to be a positive int; got {value!r}")
+
+
+def check_key(rng_key: Any) -> None:
+    """Fails unless the value is one key, typed or legacy."""
+    try:
+        jax.random.fold_in(rng_key, 0)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"expected one key such as jax.random.key(0); got {rng_key!r}") from error

@@ -29,11 +29,11 @@ def format_summary(
         text,
         "",
         f"log evidence          {shown}",
-        f"ELBO, EUBO            {_bounds(stats)}",
+        f"lower, upper bound    {_bounds(stats)}",
         f"effective draws       {ess:.0f} of {num_draws} ({ess / num_draws:.0%})",
         f"Pareto k-hat          {float(stats['pareto_k']):.2f}",
-        f"acceptance            {float(stats['acceptance_rate'].mean()):.2f}",
-        f"target gradients      {int(training['num_target_gradients']):,}",
+        f"chain acceptance      {float(stats['acceptance_rate'].mean()):.2f}",
+        f"gradient evaluations  {int(training['num_target_gradients']):,}",
         f"seconds               {float(training['seconds_total']):.1f}",
         f"verdict               {result.attrs['verdict']}",
     ]
@@ -47,7 +47,7 @@ def format_summary(
 
 
 def _bounds(stats: Any) -> str:
-    """Both sides of the log evidence: from the sampler's draws, and from points moved by MCMC."""
+    """ELBO and EUBO of the log evidence: from the draws, and from points moved by MCMC."""
     lower, upper = float(stats["elbo"]), float(stats["eubo"])
     if not np.isfinite(lower) or not np.isfinite(upper):
         return "not available"

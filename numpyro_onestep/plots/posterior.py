@@ -83,7 +83,8 @@ def plot_posterior_and_weights(
     for index, scalar in enumerate(scalars):
         row, column = divmod(index, columns)
         _draw_scalar(figure.add_subplot(grid[row + 1, column]), scalar, prob)
-    _draw_weights(figure.add_subplot(grid[rows + 1, :]), weights, stats)
+    tail_matters = result.attrs.get("verdict") != "reliable"
+    _draw_weights(figure.add_subplot(grid[rows + 1, :]), weights, stats, alarm=tail_matters)
     figure.supxlabel(note, fontsize=8, color="0.3")
     return figure
 
@@ -216,8 +217,11 @@ def _bins(draws: np.ndarray) -> np.ndarray:
     return np.array([left - 0.5, left + 0.5])
 
 
-def _draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset) -> None:
-    """Weights over their mean against the share of draws at least as large, both logarithmic."""
+def _draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset, *, alarm: bool) -> None:
+    """Weights over their mean against the share of draws at least as large, both logarithmic.
+
+    `alarm` allows a red title: a reliable run may have a large k-hat of a tail that holds nothing.
+    """
     log_w = weights["log_weight"].to_numpy().astype(np.float64)
     num = log_w.size
     sign = weights["sign"].to_numpy() if "sign" in weights else np.ones(num)
@@ -232,7 +236,7 @@ def _draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset) -> None:
         title += f", {100 * unknown:.2g} % not finite"
     if (folded := folded_fraction(sign)) > 0:
         title += f", {100 * folded:.2g} % folded"
-    bad = not k < limit or unknown > 0
+    bad = unknown > 0 or (alarm and not k < limit)
     axes.set_title(title, fontsize=10, color=VERDICT_COLOURS["unreliable"] if bad else "black")
     axes.spines[["right", "top"]].set_visible(False)
     axes.tick_params(labelsize=8)
@@ -254,9 +258,11 @@ def _draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset) -> None:
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_major_formatter(plain)
     axes.yaxis.set_major_formatter(plain)
-    # Between the decades only where there are few of them.
+    # Between the decades only where there are few of them, and then two: more would overlap.
     if np.ptp(np.log10(heights)) < 1.5:
-        axes.yaxis.set_minor_formatter(plain)
+        axes.yaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        )
     axes.tick_params(which="minor", labelsize=7)
     num_tail = int(min(ranked.size / 5, 3 * np.sqrt(ranked.size)))
     smoothed = weights["psis_log_weight"].to_numpy() if "psis_log_weight" in weights else log_w

@@ -79,8 +79,20 @@ def test_options(options, message):
 
 
 def test_no_model():
-    with pytest.raises(ValueError, match="expected a NumPyro model, a callable; got 'line'"):
+    with pytest.raises(ValueError, match="a NumPyro model, the function itself; got 'line'"):
         OneStepInference("line")
+
+
+@pytest.mark.parametrize("method", ["osds", ResampleMove])
+def test_no_method(method):
+    with pytest.raises(ValueError, match=r"expected a method such as ResampleMove\(\); got"):
+        OneStepInference(line, method=method)
+
+
+@pytest.mark.parametrize("key", [0, X, jax.random.split(jax.random.key(0))])
+def test_no_key(key):
+    with pytest.raises(ValueError, match=r"expected one key such as jax.random.key\(0\); got"):
+        OneStepInference(line).run(key, X, y=Y)
 
 
 @pytest.mark.parametrize(

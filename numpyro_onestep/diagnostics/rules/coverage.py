@@ -97,8 +97,8 @@ def _inverse_sentence(checks: Checks) -> str:
     assert checks.coverage is not None
     return (
         f"The weight of {percent(checks.coverage.failed_share)} of the moved points is unknown,"
-        " because the map could not be inverted there. They may lie in parts of the posterior that"
-        f" the sampler cannot propose. {MORE_TIME}"
+        " because no noise was found that the sampler takes there. They may lie in parts of the"
+        f" posterior that the sampler cannot propose. {MORE_TIME}"
     )
 
 
@@ -138,8 +138,9 @@ def _out_of_reach(limit: float) -> Callable[[Checks], bool]:
 def _out_of_reach_sentence(checks: Checks) -> str:
     assert checks.missed_share is not None
     return (
-        "Exploration, by tempered particles and Gaussian fits from several starts, found a part of"
-        f" the posterior that the draws do not reach; it holds about {percent(checks.missed_share)}"
+        "The search for modes before training (particles that go from the prior to the posterior,"
+        " Gaussian fits from several starts) found a part of the posterior that the draws do not"
+        f" reach; it holds about {percent(checks.missed_share)}"
         " of the evidence. The posterior may have more separate modes than were told apart: use a"
         " parametrisation, an order of the components or a start (`init_strategy`) that leave"
         " fewer, or a method made for many, such as nested sampling."

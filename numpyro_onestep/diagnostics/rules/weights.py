@@ -84,17 +84,17 @@ def _harmless_tail(checks: Checks) -> str:
 
 def _many_folds(checks: Checks) -> str:
     return (
-        f"The map folds over at {percent(checks.folded_fraction)} of the {checks.num_draws} draws:"
-        " those have negative weights, which no equally weighted sample can hold, and estimates"
-        f" cancel. {MORE_TIME}"
+        "The sampler's map folds over (it turns space inside out) at"
+        f" {percent(checks.folded_fraction)} of the {checks.num_draws} draws: those have negative"
+        f" weights, which no equally weighted sample can hold, and estimates cancel. {MORE_TIME}"
     )
 
 
 def _few_folds(checks: Checks) -> str:
     return (
-        f"The map folds over at {percent(checks.folded_fraction)} of the {checks.num_draws} draws."
-        " Signed weights account for it, the posterior chains leave those draws out: use the"
-        " weighted draws."
+        "The sampler's map folds over (it turns space inside out) at"
+        f" {percent(checks.folded_fraction)} of the {checks.num_draws} draws. Signed weights"
+        " account for it, the posterior chains leave those draws out: use the weighted draws."
     )
 
 
