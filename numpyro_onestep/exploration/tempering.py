@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_onestep.host_random import host_generator
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Target, over_points
 
 _MAX_ROUNDS = 60
 # Rounds at the posterior itself: they even out what resampling has left of each mode.
@@ -116,7 +116,7 @@ def _advance(
     population = (state.x[ancestors], state.log_prior[ancestors], state.log_gamma[ancestors])
 
     def evaluate(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(target.log_prior)(x), jax.vmap(target.log_density)(x)
+        return over_points(lambda p: (target.log_prior(p), target.log_density(p)), target, x)
 
     move = functools.partial(_sweep, evaluate, beta, begins)
     numbers = (jnp.arange(_SWEEPS), uniform[:-1], noise)

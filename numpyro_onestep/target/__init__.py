@@ -1,6 +1,7 @@
 """Targets: log-densities of NumPyro models in unconstrained coordinates, with their data."""
 
 from numpyro_onestep.target.base import Target
+from numpyro_onestep.target.batches import over_points
 from numpyro_onestep.target.build import build_target
 from numpyro_onestep.target.likelihood import pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
@@ -24,6 +25,7 @@ __all__ = [
     "can_be_recentred",
     "centredness_of",
     "constant_centredness",
+    "over_points",
     "pointwise_log_likelihood",
     "predictive_draws",
     "prior_draws",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from numpyro_onestep import flow as flows
 from numpyro_onestep.preconditioner import Affine, log_density
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Target, over_points
 
 
 class Draws(NamedTuple):
@@ -62,4 +62,5 @@ def draw(target: Target, affine: Affine, blocks: Any, rng_key: jax.Array, num: i
 
 def value_and_score(target: Target, affine: Affine, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Log-density `(n,)` of the target and its gradient `(n, dim)` at `z: (n, dim)`."""
-    return jax.vmap(jax.value_and_grad(functools.partial(log_density, target, affine)))(z)
+    one = jax.value_and_grad(functools.partial(log_density, target, affine))
+    return over_points(one, target, z)
