@@ -67,6 +67,21 @@ def conjugate_regression(
         numpyro.sample("y", dist.Normal(x @ beta, sigma), obs=y)
 
 
+def normal_means(y: jax.Array | None = None, *, scale: float = 0.5) -> None:
+    """Means with standard normal priors, each seen once with a normal error: all is analytic."""
+    with numpyro.plate("unit", 2):
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+
+def known_noise(x: jax.Array, y: jax.Array | None = None) -> None:
+    """Linear regression with unit noise and standard normal coefficients: a Gaussian posterior."""
+    with numpyro.plate("feature", x.shape[1]):
+        beta = numpyro.sample("beta", dist.Normal(0.0, 1.0))
+    with numpyro.plate("row", x.shape[0]):
+        numpyro.sample("y", dist.Normal(x @ beta, 1.0), obs=y)
+
+
 def brownian_motion(observed: jax.Array, y: jax.Array | None = None, *, steps: int = 30) -> None:
     """A random walk of `steps` with unknown scales, seen at the indices `observed`; 32-d."""
     innovation = numpyro.sample("innovation_scale", dist.LogNormal(0.0, 2.0))

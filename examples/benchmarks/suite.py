@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpyro.infer.reparam import LocScaleReparam, Reparam
 from scipy.special import gammaln
+from scipy.stats import norm
 
 import data
 import densities
@@ -179,6 +180,14 @@ ROWS = (
         1.1898,
         0.0075,
         source=_BRIDGE,
+    ),
+    Row(
+        "normal_means",
+        models.normal_means,
+        _fixed(lambda: dict(data.NORMAL_MEANS)),
+        2,
+        float(np.sum(norm(0.0, math.hypot(1.0, 0.5)).logpdf(data.NORMAL_MEANS["y"]))),
+        source="analytic",
     ),
     # No long run for the rest: means or sds of some scalars do not exist, or one chain stays in
     # one mode.
