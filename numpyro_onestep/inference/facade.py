@@ -14,14 +14,9 @@ import jax.numpy as jnp
 from numpyro.infer import init_to_uniform
 
 from numpyro_onestep.flow import TraceLogDet
+from numpyro_onestep.inference.arguments import check_concrete, check_key, check_positive, required
 from numpyro_onestep.inference.drawing import chunk_size
-from numpyro_onestep.inference.finished import (
-    EXTRA_FIELDS,
-    Finished,
-    check_key,
-    check_positive,
-    required,
-)
+from numpyro_onestep.inference.finished import EXTRA_FIELDS, Finished
 from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress
 from numpyro_onestep.inference.result import to_inference_data
@@ -150,8 +145,10 @@ class OneStepInference(Finished):
         Raises:
             ValueError: for a model or data that cannot be sampled, naming the site; for a field
                 that only a Markov chain has, such as `diverging`.
+            TypeError: inside `jax.jit` or `jax.vmap`.
         """
         began = time.perf_counter()
+        check_concrete("run", rng_key, args, kwargs)
         check_key(rng_key)
         unknown = sorted({*extra_fields} - {*EXTRA_FIELDS})
         if unknown:
@@ -181,6 +178,7 @@ class OneStepInference(Finished):
                 needs constants (sizes, switches); those are for `run`.
         """
         began = time.perf_counter()
+        check_concrete("refit", rng_key, args, kwargs)
         check_key(rng_key)
         fit = required(self._fit)
         target = fit.target.with_data(*args, **kwargs)

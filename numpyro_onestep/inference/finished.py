@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from numpyro.infer import MCMC
+from numpyro.infer.reparam import NeuTraReparam
 
 from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.importance import Estimate, weighted_mean
+from numpyro_onestep.inference.arguments import check_concrete, check_positive, required
 from numpyro_onestep.inference.drawing import (
     OneStepDraws,
     plain_draws,
@@ -20,11 +22,13 @@ from numpyro_onestep.inference.drawing import (
     weigh,
     weighted_draws,
 )
+from numpyro_onestep.inference.neutra import neutra_reparam
 from numpyro_onestep.inference.predictive import (
     posterior_predictive_groups,
     prediction_groups,
 )
 from numpyro_onestep.inference.run import Fit, Run
+from numpyro_onestep.inference.sensitivity import log_prior_groups, power_log_ratio
 from numpyro_onestep.inference.summary import format_summary
 from numpyro_onestep.inference_data import AxisNames, add_groups, merge_names, weighted_summary
 from numpyro_onestep.target import Target
@@ -82,6 +86,7 @@ class Finished(MCMC):
             ValueError: for sizes below one.
         """
         fit = required(self._fit)
+        check_concrete("sample", rng_key)
         check_positive("num_samples", num_samples)
         num_steps = self.num_steps if num_steps is None else num_steps
         check_positive("num_steps", num_steps)
@@ -173,8 +178,48 @@ class Finished(MCMC):
         add_groups(self.inference_data, prediction_groups(run, names, rng_key, (args, kwargs)))
         return self.inference_data
 
+    def neutra(self) -> NeuTraReparam:
+        """The trained map as a reparametrisation of the model, for NUTS in its coordinates.
+
+        NumPyro's `NeuTraReparam`, which otherwise takes a trained guide. Where the map folds, so
+        that it is no change of coordinates, and for a stochastic sampler, the Gaussian fit takes
+        its place.
+
+        Raises:
+            RuntimeError: before `run`.
+            ValueError: where the sampler has a component for each of several modes.
+
+        Example:
+            >>> neutra = inference.neutra()
+            >>> mcmc = MCMC(NUTS(neutra.reparam(model)), num_warmup=300, num_samples=1000)
+            >>> mcmc.run(rng_key, *args)  # the arguments of `inference.run`
+            >>> mcmc.get_samples()  # the model's sites, and `auto_shared_latent`
+        """
+        return neutra_reparam(self._finished(), self.num_steps)
+
+    def compute_log_prior(self) -> Any:
+        """Puts the log-density of every latent site's prior into the result.
+
+        That is what ArviZ's power-scaling diagnostics read, beside the group `log_likelihood`:
+        `arviz.psens` on 0.23, `arviz.psense_summary` on 1.x.
+
+        Returns:
+            The result, `inference_data`, which now holds the group `log_prior`, dims (chain, draw).
+
+        Raises:
+            RuntimeError: before `run`.
+            ValueError: for a model with discrete latent sites.
+        """
+        add_groups(self.inference_data, log_prior_groups(self._finished()))
+        return self.inference_data
+
     def weighted_summary(
-        self, var_names: Sequence[str] | None = None, *, prob: float = 0.9
+        self,
+        var_names: Sequence[str] | None = None,
+        *,
+        prob: float = 0.9,
+        prior_power: float = 1.0,
+        likelihood_power: float = 1.0,
     ) -> pd.DataFrame:
         """Mean, sd, median and central `prob` interval from the raw weighted draws.
 
@@ -184,11 +229,15 @@ class Finished(MCMC):
         Args:
             var_names: sites; all by default.
             prob: probability of the interval.
+            prior_power: of the prior of all latent sites, for its influence: the summary is that
+                of the posterior under `p(theta)^prior_power`. Warns where that is too far away.
+            likelihood_power: of the likelihood of all observed sites, factors left out.
 
         Returns:
             A table with one row per scalar.
         """
-        return weighted_summary(self.inference_data, var_names, prob=prob)
+        ratio = power_log_ratio(self._finished(), prior_power, likelihood_power)
+        return weighted_summary(self.inference_data, var_names, prob=prob, log_ratio=ratio)
 
     def expectation(self, function: Callable[[dict[str, Any]], Any]) -> Estimate:
         """Posterior mean of any function of the sites, with its Monte Carlo standard error.
@@ -240,27 +289,3 @@ class Finished(MCMC):
 
     def _names(self, target: Target) -> AxisNames:
         return merge_names(target.dims, target.coords, self._dims, self._coords)
-
-
-_Part = TypeVar("_Part")
-
-
-def required(part: _Part | None) -> _Part:
-    """What a finished run leaves, or the error that there is none."""
-    if part is None:
-        raise RuntimeError("expected a finished run: call `run` first")
-    return part
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Fails unless the value is a whole number of at least one."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"expected {name} to be a positive int; got {value!r}")
-
-
-def check_key(rng_key: Any) -> None:
-    """Fails unless the value is one key, typed or legacy."""
-    try:
-        jax.random.fold_in(rng_key, 0)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"expected one key such as jax.random.key(0); got {rng_key!r}") from error

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from numpyro_onestep.importance import weighted_mean, weighted_quantile, weighted_sd
 
@@ -53,7 +54,11 @@ def summary(
 
 
 def weighted_summary(
-    result: Any, var_names: Sequence[str] | None = None, *, prob: float = 0.9
+    result: Any,
+    var_names: Sequence[str] | None = None,
+    *,
+    prob: float = 0.9,
+    log_ratio: ArrayLike = 0.0,
 ) -> pd.DataFrame:
     """Mean, sd, median and central `prob` interval of every scalar from the raw weighted draws.
 
@@ -64,6 +69,7 @@ def weighted_summary(
         result: of a run, with its group `importance`.
         var_names: sites; all of the posterior group by default.
         prob: probability of the interval, whose columns are named by their percentages.
+        log_ratio: what each log-weight gains, `(n,)`, for another posterior.
 
     Raises:
         ValueError: for an unknown variable or a `prob` outside (0, 1).
@@ -75,7 +81,7 @@ def weighted_summary(
     unknown = [name for name in var_names or [] if name not in known]
     if unknown:
         raise ValueError(f"expected variables out of {known}; got {unknown}")
-    weights = group["log_weight"].to_numpy(), group["sign"].to_numpy()
+    weights = group["log_weight"].to_numpy() + np.asarray(log_ratio), group["sign"].to_numpy()
     levels = ((1 - prob) / 2, (1 + prob) / 2)
     columns = ["mean", "sd", "median", *(f"{100 * level:.1f}%" for level in levels)]
     rows, labels = [], []

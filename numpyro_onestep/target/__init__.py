@@ -3,7 +3,7 @@
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.batches import over_points
 from numpyro_onestep.target.build import build_target
-from numpyro_onestep.target.likelihood import pointwise_log_likelihood
+from numpyro_onestep.target.likelihood import log_prior_by_site, pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
 from numpyro_onestep.target.predictive import predictive_draws, prior_draws
@@ -16,16 +16,19 @@ from numpyro_onestep.target.recentred import (
     users_points,
     users_target,
 )
+from numpyro_onestep.target.traces import apart
 
 __all__ = [
     "Centredness",
     "Evidence",
     "Target",
+    "apart",
     "build_target",
     "can_be_recentred",
     "centredness_of",
     "constant_centredness",
     "over_points",
+    "log_prior_by_site",
     "pointwise_log_likelihood",
     "predictive_draws",
     "prior_draws",

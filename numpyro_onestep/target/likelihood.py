@@ -1,6 +1,9 @@
-"""Pointwise log-likelihood at many points: one compiled program for all data of a target."""
+"""Log-likelihood and log-prior at many points: one compiled program for all data of a target."""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import numpy as np
 
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.program import float_dtype
-from numpyro_onestep.target.traces import is_factor, trace_at
+from numpyro_onestep.target.traces import is_factor, site_log_densities, trace_at
 
 # Values computed in one call, and points.
 _VALUES_PER_CHUNK = 2**22
@@ -27,8 +30,38 @@ def pointwise_log_likelihood(target: Target, x: np.ndarray) -> dict[str, np.ndar
     Returns:
         Arrays `(n, *batch)` by name of the observed site.
     """
+    return _in_chunks(_likelihood, target, x)
+
+
+def log_prior_by_site(target: Target, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Log-density of the prior of every latent site, in the model's own coordinates.
+
+    Without the volume of the constraining transform, so that it may be raised to a power.
+
+    Args:
+        target: the model and its data.
+        x: unconstrained points `(n, dim)`.
+
+    Returns:
+        Sums over the elements of each site, `(n,)` by name.
+
+    Raises:
+        ValueError: for a model with discrete latent sites, on which a prior may depend.
+    """
+    if target.enumerates:
+        raise ValueError(
+            "expected a model without discrete latent sites, since the prior of others may depend "
+            "on them; got one with"
+        )
+    return _in_chunks(_prior, target, x)
+
+
+_One = Callable[[Target, jax.Array], dict[str, jax.Array]]
+
+
+def _in_chunks(one: _One, target: Target, x: np.ndarray) -> dict[str, np.ndarray]:
     points = np.asarray(x, float_dtype())
-    shapes = jax.eval_shape(_one, target, jnp.zeros(target.dim, float_dtype()))
+    shapes = jax.eval_shape(functools.partial(one, target), jnp.zeros(target.dim, float_dtype()))
     values = sum(leaf.size for leaf in shapes.values())
     chunk = max(1, min(_POINTS_PER_CHUNK, _VALUES_PER_CHUNK // max(values, 1)))
     parts = []
@@ -36,12 +69,12 @@ def pointwise_log_likelihood(target: Target, x: np.ndarray) -> dict[str, np.ndar
         part = points[start : start + chunk]
         # The last chunk is padded: a chunk of its own length would be compiled anew.
         padded = np.pad(part, ((0, chunk - len(part)), (0, 0)), mode="edge")
-        found = _many(target, padded)
+        found = _many(one, target, padded)
         parts.append({name: np.asarray(value)[: len(part)] for name, value in found.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in shapes}
 
 
-def _one(target: Target, x: jax.Array) -> dict[str, jax.Array]:
+def _likelihood(target: Target, x: jax.Array) -> dict[str, jax.Array]:
     return {
         name: site["fn"].log_prob(site["value"])
         for name, site in trace_at(target, x).items()
@@ -49,6 +82,11 @@ def _one(target: Target, x: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-@jax.jit
-def _many(target: Target, x: jax.Array) -> dict[str, jax.Array]:
-    return jax.vmap(_one, in_axes=(None, 0))(target, x)
+def _prior(target: Target, x: jax.Array) -> dict[str, jax.Array]:
+    found = site_log_densities(target, x)
+    return {name: found[name] for name in target.site_slices}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _many(one: _One, target: Target, x: jax.Array) -> dict[str, jax.Array]:
+    return jax.vmap(one, in_axes=(None, 0))(target, x)

@@ -20,6 +20,11 @@ Site = dict[str, Any]
 Trace = dict[str, Site]
 
 
+def apart() -> handlers.block:
+    """A context in which models run unseen by the handlers of a model that is running already."""
+    return handlers.block()
+
+
 def trace_at(target: Target, x: jax.Array) -> Trace:
     """Trace of the model with its latent sites at the unconstrained point `x: (dim,)`.
 

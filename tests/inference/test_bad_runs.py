@@ -202,7 +202,7 @@ def two_modes():
 def test_more_modes_than_wanted():
     """The draws cover one mode with perfect weights; what exploration found gives it away."""
     method = dataclasses.replace(QUICK, max_modes=1)
-    with pytest.warns(UserWarning, match="Exploration, .* found a part of the posterior"):
+    with pytest.warns(UserWarning, match=r"search for modes .* found a part of the posterior"):
         inference = run(two_modes, warn=True, options={"method": method})
     assert inference.verdict.label == "unreliable"
     assert stat(inference, "ess_importance") > 7200.0

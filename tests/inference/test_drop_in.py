@@ -89,6 +89,22 @@ def test_predictive(fitted):
     assert by_chain(jax.random.key(1), ERROR)["effect"].shape == (4, 500, 3)
 
 
+def test_predictive_over_keys(fitted):
+    """What NumPyro's own tools map over works on the draws; what decides on the host says so."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    samples = {name: value[:50] for name, value in fitted.get_samples().items()}
+    predictive = Predictive(schools, samples)
+    mapped = jax.vmap(lambda key: predictive(key, ERROR)["effect"])(keys)
+    np.testing.assert_allclose(mapped[1], predictive(keys[1], ERROR)["effect"], rtol=1e-5)
+    for method in (
+        lambda key: fitted.sample(key, 100),
+        lambda key: fitted.refit(key, ERROR, effect=EFFECT),
+        lambda key: OneStepInference(schools).run(key, ERROR, effect=EFFECT),
+    ):
+        with pytest.raises(TypeError, match="outside of jax.jit and jax.vmap"):
+            jax.vmap(method)(keys)
+
+
 def test_log_likelihood(fitted, result):
     samples = fitted.get_samples()
     values = numpyro.infer.log_likelihood(schools, samples, ERROR, effect=EFFECT)["effect"]

@@ -123,6 +123,15 @@ def likelihood(mu, y=Y):
     return np.prod(normal_pdf(y, mu, 1.0))
 
 
+def width_prior(width):
+    return scipy.stats.lognorm(0.5).pdf(width)
+
+
+def any_width_likelihood(width):
+    covariance = width**2 * np.eye(3) + 4.0
+    return scipy.stats.multivariate_normal(np.zeros(3), covariance).pdf(Y)
+
+
 def wide_prior(mu):
     return normal_pdf(mu, 0.0, np.sqrt(5.0))
 
@@ -177,6 +186,23 @@ CASES = {
         handlers.reparam(log_normal_model, {"s": TransformReparam()}),
         (Y,),
         LOG_NORMAL,
+        "normalised",
+        "",
+    ),
+    "seed": (handlers.seed(model, 0), (Y,), PLAIN, "normalised", ""),
+    "infer_config": (
+        handlers.infer_config(model, lambda site: {"note": site["name"]}),
+        (Y,),
+        PLAIN,
+        "normalised",
+        "",
+    ),
+    # The site keeps its prior; what follows from it sees the intervention.
+    "do": (handlers.do(two_latents, {"a": 0.0}), (Y,), PLAIN, "normalised", ""),
+    "lift": (
+        handlers.lift(held_parameter, {"width": dist.LogNormal(0.0, 0.5)}),
+        (Y,),
+        integral(width_prior, any_width_likelihood, low=0.0),
         "normalised",
         "",
     ),
