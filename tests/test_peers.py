@@ -197,11 +197,13 @@ def test_records_add_up_and_the_newest_counts(benchmarks, tmp_path):
 def test_a_run_beyond_its_limit_is_recorded_once(benchmarks, tmp_path, capsys):
     program, records = benchmarks("compare_peers"), tmp_path / "peers.jsonl"
     command = ["--run", "--model", "normal_means", "--method", "NUTS sequential", "--seeds", "0"]
-    command += ["--budgets", "1000", "--limit", "0.2", "--records", str(records)]
-    program.main(command)
-    program.main(command)
+    command += ["--records", str(records), "--limit"]
+    program.main([*command, "0.2", "--budgets", "1000", "2000"])
+    program.main([*command, "0.2", "--budgets", "1000"])
     assert capsys.readouterr().out.count("no result within 0 s") == 1
     assert len(records.read_text().splitlines()) == 1
+    program.main([*command, "0.3", "--budgets", "1000"])
+    assert len(records.read_text().splitlines()) == 2
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@
 `--run` measures what has no record yet, one line of JSON per run in `results/peers.jsonl`, and may
 be stopped and started again at any time; `--again` measures anew, and the newest record counts.
 Runs of one model and seed follow each other, method by method. A run that takes longer than
-`--limit` seconds is recorded as such. `--launcher` puts a command before every run, such as
-`nice -n 5` or one that waits for a free core. Peers that need another environment are measured by
-the same program under its interpreter, into the same records. Where JAX finds a GPU the program
-measures there; the tables keep devices apart.
+`--limit` seconds is recorded as such, and neither larger budgets nor other seeds are tried.
+`--launcher` puts a command before every run, such as `nice -n 5` or one that waits for a free core.
+Peers that need another environment are measured by the same program under its interpreter, into
+the same records. Where JAX finds a GPU the program measures there; the tables keep devices apart.
 """
 
 import argparse

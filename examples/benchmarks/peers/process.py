@@ -80,21 +80,31 @@ def in_fresh_process(program: str, piece: Piece, options: argparse.Namespace) ->
         return printed[-1]
     if _TIMEOUT in done.stderr:
         where = printed[0] if printed else {}
-        return failure(piece, f"no result within {options.limit:.0f} s") | where
+        text = f"no result within {options.limit:.0f} s"
+        return failure(piece, text) | where | {"limit": options.limit}
     last = done.stderr.strip().splitlines()[-1:] or ["no message"]
     return f"ended with status {done.returncode}: {last[0]}"
 
 
 def measure(program: str, pieces: Iterable[Piece], options: argparse.Namespace) -> None:
-    """Runs every piece without a record, prints it and keeps it."""
-    done = set() if options.again else {key(record) for record in load(options.records)}
+    """Runs every piece without a record, prints it and keeps it.
+
+    What has run out of time is not tried again within the same limit, nor at a larger budget or
+    with another seed.
+    """
+    known = [] if options.again else load(options.records)
+    late = [r for r in known if r.get("limit", 0.0) >= options.limit]
+    done = {key(record) for record in known if "limit" not in record}
     for piece in pieces:
-        if piece in done:
+        model, method, budget, seed = piece
+        if piece in done or any(
+            (r["model"], r["method"]) == (model, method) and r["budget"] <= budget for r in late
+        ):
             continue
         found = in_fresh_process(program, piece, options)
         if isinstance(found, dict):
             append(options.records, found)
-        model, method, budget, seed = piece
+            late += [found] if "limit" in found else []
         text = found if isinstance(found, str) else describe(found)
         print(f"{model:22} {method:16} {budget:7d} {seed:3d} {text}", flush=True)
 
