@@ -32,7 +32,8 @@ from numpyro_onestep.target import Centredness, Target, centredness_of, recentre
 _DIAGONAL_STEPS = 60
 _STEPS = 300
 _DRAWS = 64
-_START_SCALE = 0.1
+START_SCALE = 0.1
+"""Standard deviation of a fit before its first step, where nothing suggests another."""
 _RATE = 0.5
 _LAST_RATE = 0.02
 # Last steps of a fit, at the lowest rate, whose draws count as draws of the fit.
@@ -125,6 +126,7 @@ class Density:
 def fit_gaussian(
     target: Target,
     start: jax.Array,
+    scale: jax.Array,
     rng_key: jax.Array,
     centring: jax.Array | np.ndarray | float = 0.0,
 ) -> GaussianFit:
@@ -133,6 +135,7 @@ def fit_gaussian(
     Args:
         target: the model.
         start: in its coordinates.
+        scale: standard deviations to start with, `(dim,)`.
         rng_key: for the draws.
         centring: 1 to fit the centredness of a recentred target too, from the target's own; 0 to
             leave it.
@@ -184,7 +187,7 @@ def fit_gaussian(
         return (mean, factor, centredness, moments), bound
 
     own = centredness_of(target)
-    first = (start, _START_SCALE * jnp.eye(dim, dtype=start.dtype), own, adam.init(own))
+    first = (start, jnp.diag(scale), own, adam.init(own))
     carry, elbo = jax.lax.scan(step, first, jnp.arange(_STEPS))
     mean, factor, centredness, _ = carry
     # Any square root of the covariance serves; a triangular one has a cheap inverse.

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from numpyro_onestep import exploration
-from numpyro_onestep.exploration import Component, Partition, explore, temper
+from numpyro_onestep.exploration import Component, Partition, explore, survey, temper
 from numpyro_onestep.exploration.modes import bhattacharyya
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import build_target
@@ -34,6 +34,18 @@ def flat(distance):
     terms = [jnp.log(0.1) + dist.Normal(0.0, 1.0).log_prob(x)]
     terms += [jnp.log(0.9) + dist.Normal(distance, 1.0).log_prob(x)]
     numpyro.factor("f", jnp.logaddexp(*terms))
+
+
+def needle(dim, width):
+    """Evidence 1: the prior itself, by half, and a narrow normal."""
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([dim]).to_event(1))
+    log_ratio = dist.Normal(0.7, width).log_prob(x) - dist.Normal(0.0, 1.0).log_prob(x)
+    numpyro.factor("f", jnp.logaddexp(log_ratio.sum(), 0.0) - jnp.log(2.0))
+
+
+def many_data(y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    numpyro.sample("y", dist.Normal(mu, 1.0).to_event(1), obs=y)
 
 
 class NoSample(dist.Normal):
@@ -85,8 +97,9 @@ def test_no_prior_is_broad(model, args):
 
 def test_tempering_arrives_at_the_posterior(target):
     """A prior a hundred times as wide; the particles are as good as a few hundred draws."""
-    points = target.prior_points(jax.random.key(1), 1024)
-    particles = temper(target, points, jax.random.key(2))
+    starts = target.initial_points(jax.random.key(0), 64)
+    drawn = survey.survey(target, starts, jax.random.key(1))
+    particles = temper(target, drawn, jax.random.key(2))
     assert float(particles.temperature) == 1.0
     mu = np.asarray(particles.points)[:, :3]
     precision = 1e2 + 1e-2
@@ -97,6 +110,66 @@ def test_tempering_arrives_at_the_posterior(target):
     assert abs(scale.mean() - posterior.mean()) < 0.15
     expected = jax.vmap(target.log_density)(particles.points)
     np.testing.assert_allclose(particles.log_density, expected, rtol=1e-4)
+
+
+def test_survey(target):
+    """Initial points first, draws of the prior then; a cheap model has as many as there may be."""
+    starts = target.initial_points(jax.random.key(0), 64)
+    drawn = survey.survey(target, starts, jax.random.key(1))
+    assert drawn.points.shape == (2**18, 4)
+    np.testing.assert_array_equal(drawn.points[:64], starts)
+    some = jnp.asarray(drawn.points[::4000])
+    np.testing.assert_allclose(drawn.log_prior[::4000], jax.vmap(target.log_prior)(some), rtol=1e-4)
+    np.testing.assert_allclose(
+        drawn.log_density[::4000], jax.vmap(target.log_density)(some), rtol=1e-4
+    )
+    # Kolmogorov's test at 1e-4: no block of draws comes twice.
+    assert stats.kstest(drawn.points[64::7, 0], stats.norm(0, 10).cdf).pvalue > 1e-4
+    assert len(np.unique(drawn.points, axis=0)) == 2**18
+
+
+def test_survey_of_an_expensive_model_is_small():
+    y = np.random.default_rng(0).normal(size=(20_000, 3))
+    target = build_target(jax.random.key(0), many_data, (y,))
+    drawn = survey.survey(target, target.initial_points(jax.random.key(0), 64), jax.random.key(1))
+    assert len(drawn.points) == 1024 * (2**29 // survey.values_computed(_drawing(target)) or 1)
+    assert 1024 <= len(drawn.points) <= 4096
+
+
+def _drawing(target):
+    """The program that draws 1024 points with their densities."""
+    starts = target.initial_points(jax.random.key(0), 64)
+    return jax.make_jaxpr(survey._draw)(target, starts, jax.random.key(1), 0).jaxpr
+
+
+def test_values_computed():
+    def program(a, x):
+        looped = jax.lax.fori_loop(0, 7, lambda i, v: v * v, x)
+        return jax.jit(jnp.exp)(a @ x) + looped.sum()
+
+    jaxpr = jax.make_jaxpr(program)(jnp.zeros((3, 5)), jnp.zeros(5)).jaxpr
+    # 15 products, 3 exponentials, a sum and 3 additions; the loop multiplies 5 values and counts
+    # its rounds, 7 times.
+    found = survey.values_computed(jaxpr)
+    assert 15 + 3 + 1 + 3 + 7 * 5 <= found <= 15 + 3 + 1 + 3 + 7 * (5 + 2) + 5
+    # Both halves of the symmetric input are averaged first.
+    factor = jax.make_jaxpr(jnp.linalg.cholesky)(jnp.eye(10)).jaxpr
+    assert 1000 <= survey.values_computed(factor) <= 2000
+    python = jax.make_jaxpr(lambda x: jax.pure_callback(np.sin, x, x))(jnp.ones(3)).jaxpr
+    assert survey.values_computed(python) > 1e5
+
+
+@pytest.mark.parametrize("dim, width", [(1, 1e-4), (2, 1e-2), (5, 0.1)])
+def test_finds_a_needle_in_a_hill(dim, width):
+    """Half of the posterior in 1e-4 to 1e-5 of the prior's mass, in the middle of the rest."""
+    target = build_target(jax.random.key(0), needle, (dim, width))
+    found = explore(target, jax.random.key(1), 4, 64)
+    by_scale = sorted(found.modes, key=lambda fit: np.abs(np.asarray(fit.affine.factor)).max())
+    assert len(by_scale) == 2
+    np.testing.assert_allclose(np.diagonal(by_scale[0].affine.factor), width, rtol=0.05)
+    assert np.exp(by_scale[0].bound) == pytest.approx(0.5, rel=0.05)
+    # A draw of the fit that meets the needle throws the fit of the hill back.
+    assert np.diagonal(by_scale[1].affine.factor).min() > 0.3
 
 
 @pytest.mark.parametrize("model", [hidden, flat])

@@ -89,6 +89,17 @@ def test_zero_weights_count_as_zero():
     assert result.finite_share == 1.0
 
 
+def test_missed_part_counts_as_one_more_error():
+    """A tenth of Z out of reach moves log Z by -log 0.9."""
+    _, log_w = gaussian_weights(np.random.default_rng(0), 1000)
+    found = imp.evidence(log_w)
+    wider = imp.allowing_for_missed(found, 0.1)
+    assert wider.log_evidence == found.log_evidence
+    assert_allclose(wider.se, np.hypot(found.se, np.log(10.0 / 9.0)))
+    assert imp.allowing_for_missed(found, 0.0) == found
+    assert imp.allowing_for_missed(found, 1.0).se == np.inf
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_unknown_weights_make_the_evidence_unknown(bad):
     log_w = np.zeros(100)

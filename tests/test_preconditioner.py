@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from numpyro_onestep.preconditioner import Affine, fit_gaussian, log_density
+from numpyro_onestep.preconditioner import START_SCALE, Affine, fit_gaussian, log_density
 from numpyro_onestep.target import build_target
 
 
@@ -28,7 +28,7 @@ def fit():
     mean, factor = ill_conditioned(20)
     target = build_target(jax.random.key(0), normal, (mean, factor))
     start = target.initial_points(jax.random.key(1), 1)[0]
-    found = fit_gaussian(target, start, jax.random.key(2))
+    found = fit_gaussian(target, start, jnp.full(20, START_SCALE), jax.random.key(2))
     return target, found.affine, np.asarray(found.elbo)
 
 

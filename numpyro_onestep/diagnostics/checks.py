@@ -23,7 +23,8 @@ class Checks:
         tail_excess: share of the total weight, in [0, 1], in the tail that k-hat describes, see
             :func:`importance.tail_excess`.
         folded_fraction: share of draws, in [0, 1], with a negative determinant.
-        one_step: evidence from the one-step draws, as computed, whatever `evidence_status` says.
+        one_step: evidence from the one-step draws, as computed, whatever `evidence_status` says;
+            `missed_share` in its error.
         coverage: points moved by MCMC against the draws. Without it no run is reliable.
         moved_acceptance: mean acceptance of the steps that moved the points, in [0, 1].
         few_step: evidence from draws of the same sampler in more steps.

@@ -37,8 +37,9 @@ MAX_HALVES_Z, GROSS_HALVES_Z = 3.5, 5.0
 # (a funnel without the 16 % of its neck shows as an excess of 1-2 %). Only a significant excess
 # below this is let pass as harmless.
 MIN_MISSED = 0.003
-# A region found from another start is measured whole: from here on it moves means and evidence.
-MAX_MISSED = 0.02
+# A region that the exploration found is measured whole, and its share is in the stated error of the
+# evidence. From here on it moves the evidence by more than `SMALL_NATS`.
+MAX_MISSED = 0.05
 # Moved points must be able to show a missed part of this size, or they prove too little.
 MAX_DETECTABLE = 0.03
 # Moves that stand still prove nothing.

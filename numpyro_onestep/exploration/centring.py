@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from numpyro_onestep.preconditioner import NUM_FIT_GRADIENTS, GaussianFit, fit_gaussian
+from numpyro_onestep.preconditioner import (
+    NUM_FIT_GRADIENTS,
+    START_SCALE,
+    GaussianFit,
+    fit_gaussian,
+)
 from numpyro_onestep.target import (
     Centredness,
     Target,
@@ -51,7 +57,8 @@ def choose_centring(target: Target, rng_key: jax.Array) -> Centring:
         coordinates = recentred(target, constant_centredness(target, start))
         # The same place of the user's model for all.
         point = starting_points(coordinates, key_start, 1)[0]
-        fits.append(fit_gaussian(coordinates, point, key_fit, fitted))
+        scale = jnp.full_like(point, START_SCALE)
+        fits.append(fit_gaussian(coordinates, point, scale, key_fit, fitted))
     as_written = fits[0]
     # A fit that failed has no bound that could be the best.
     best = max(fits, key=lambda fit: np.nan_to_num(fit.bound, nan=-np.inf))

@@ -4,13 +4,13 @@ Two fits are one mode unless they hardly overlap, by Bhattacharyya's distance
 
     D = (m_1 - m_2)' S^-1 (m_1 - m_2) / 8 + log(|S| / sqrt(|S_1| |S_2|)) / 2,  S = (S_1 + S_2) / 2,
 
-and the log-density dips on the straight line between their centres.
+and the log-density dips below its chord on the straight line between their centres: between two
+hills it has a valley there, on the way to a needle within a hill it hardly rises before the end.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Sequence
@@ -20,11 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from numpyro_onestep.exploration.survey import survey
 from numpyro_onestep.exploration.tempering import Particles, temper
-from numpyro_onestep.preconditioner import NUM_FIT_GRADIENTS, Affine, GaussianFit, fit_gaussian
+from numpyro_onestep.preconditioner import (
+    NUM_FIT_GRADIENTS,
+    START_SCALE,
+    Affine,
+    GaussianFit,
+    fit_gaussian,
+)
 from numpyro_onestep.target import Target, starting_points
 
-NUM_PARTICLES = 1024
 # Equal normal densities are that far apart at 4 standard deviations; there the log-density at half
 # the way is 1.3 below the ends.
 _SEPARATE = 2.0
@@ -38,6 +44,14 @@ _MAX_SCALE = 1e10
 # Fits in a row without a new mode after which the search ends, and at least as many as there are
 # modes: the more there are, the longer it takes to meet the last ones by chance.
 _PATIENCE = 3
+# A fit that starts from a particle starts as wide as so many of those next to it lie apart: a start
+# of any fixed width passes over a needle in it. In units of the population's scale.
+_NUM_NEXT = 8
+_SMALLEST_SCALE = 1e-5
+# Nats by which a particle within a fit may be denser than the fit says: beyond, it is in a needle.
+_UNEXPLAINED = 4.0
+# Particles that are kept: the checks move each of them along the posterior.
+_NUM_WITNESSES = 1024
 # Points of the strategy for initial values: they join the draws of the prior.
 _NUM_INITIAL = 64
 
@@ -47,7 +61,7 @@ class Exploration:
     """What was found before any training.
 
     Attributes:
-        particles: the tempered population.
+        particles: the tempered population, or every so many of it.
         modes: one fit per separate mode, the best first; at least one.
         rivals: the other fits.
         unreached: share of the particles, in [0, 1], that no fit reaches.
@@ -93,9 +107,8 @@ def explore(
     """
     key_start, key_prior, key_temper, key_fit = (jax.random.fold_in(rng_key, i) for i in range(4))
     starts = starting_points(target, key_start, _NUM_INITIAL)
-    points = _prior_points(target, key_prior, NUM_PARTICLES - _NUM_INITIAL)
-    points = jnp.concatenate([starts, points])
-    particles = temper(target, points, key_temper, deadline=deadline)
+    surveyed = survey(target, starts, key_prior)
+    particles = temper(target, surveyed, key_temper, deadline=deadline)
     search = _Search(target, np.asarray(starts), particles, max_modes, known)
     for fit in fitted:
         search.add(fit)
@@ -105,19 +118,14 @@ def explore(
             if time.perf_counter() > deadline and search.fits:
                 stopped = "time limit"
                 break
-            start, key = search.next_start(), jax.random.fold_in(key_fit, len(search.fits))
-            search.add(fit_gaussian(target, jnp.asarray(start), key))
+            (start, scale), key = search.next_start(), jax.random.fold_in(key_fit, len(search.fits))
+            search.add(fit_gaussian(target, jnp.asarray(start), jnp.asarray(scale), key))
     except KeyboardInterrupt:
         # Without a fit there is nothing worth keeping.
         if not search.fits:
             raise
         stopped = "interrupted"
     return search.result(stopped)
-
-
-@functools.partial(jax.jit, static_argnames="num")
-def _prior_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
-    return target.prior_points(rng_key, num)
 
 
 class _Search:
@@ -143,6 +151,7 @@ class _Search:
         self._log_density = np.asarray(particles.log_density, np.float64)
         # What has no density or no place is nowhere to start from.
         usable = np.isfinite(self._points).all(axis=1) & np.isfinite(self._log_density)
+        self._usable = usable
         self._reached, self._tried = ~usable, ~usable
         self._without_news = 0
         self._num_initial = 0
@@ -157,20 +166,33 @@ class _Search:
         patience = max(_PATIENCE, len(self.modes))
         return self._without_news < patience and len(self.modes) <= self.max_modes
 
-    def next_start(self) -> np.ndarray:
-        """Known points; the densest particle that no fit has reached; the strategy's points.
+    def next_start(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where a fit starts and with which standard deviations, `(dim,)` each.
 
-        The two last in turns, once the particles bring no news.
+        Known points; the densest particle that no fit has reached, with the scale of those around
+        it; the strategy's points. The two last in turns, once the particles bring no news.
         """
+        usual = np.full_like(self._starts[0], START_SCALE)
         if self._known:
-            return self._known.pop()
+            return self._known.pop(), usual
         open_ = ~self._reached & ~self._tried
         if self._without_news % 2 == 1 or not open_.any():
             self._num_initial += 1
-            return self._starts[(self._num_initial - 1) % len(self._starts)]
+            return self._starts[(self._num_initial - 1) % len(self._starts)], usual
         best = int(np.argmax(np.where(open_, self._log_density, -np.inf)))
         self._tried[best] = True
-        return np.asarray(self._points[best], self._starts.dtype)
+        return self._points[best].astype(usual.dtype), self._scale_at(best).astype(usual.dtype)
+
+    def _scale_at(self, index: int) -> np.ndarray:
+        """Standard deviations `(dim,)` of the particles next to one of them."""
+        points = np.unique(self._points[self._usable], axis=0)
+        if len(points) < _NUM_NEXT:
+            return np.full(self.target.dim, START_SCALE)
+        low, high = np.quantile(points, (0.16, 0.84), axis=0)
+        unit = np.maximum(0.5 * (high - low), np.finfo(self._starts.dtype).tiny)
+        distance = (((points - self._points[index]) / unit) ** 2).sum(axis=1)
+        scale = points[np.argsort(distance)[:_NUM_NEXT]].std(axis=0)
+        return np.maximum(scale, _SMALLEST_SCALE * unit)
 
     def add(self, fit: GaussianFit) -> None:
         index = len(self.fits)
@@ -178,17 +200,27 @@ class _Search:
         self._without_news += 1
         if not _is_finite(fit):
             return
-        distance = ((_whiten(fit.affine, self._points)) ** 2).sum(axis=1)
-        dim = self.target.dim
-        # Three standard deviations of the squared radius of a normal, and three of one coordinate.
-        self._reached |= distance <= dim + 3.0 * math.sqrt(2.0 * dim) + 9.0
-        for place, known in enumerate(self.modes):
-            if not _are_separate(self.target, self.fits[known].affine, fit.affine):
-                if fit.bound > self.fits[known].bound:
+        self._reached |= self._is_reached_by(fit)
+        places = range(len(self.modes))
+        apart = [bhattacharyya(self.fits[self.modes[i]].affine, fit.affine) for i in places]
+        # The nearest first: what belongs to two modes must not take the place of the other one.
+        for place in np.argsort(apart):
+            known = self.fits[self.modes[place]]
+            if not _are_separate(self.target, known.affine, fit.affine):
+                if fit.bound > known.bound:
                     self.modes[place] = index
                 return
         self.modes.append(index)
         self._without_news = 0
+
+    def _is_reached_by(self, fit: GaussianFit) -> np.ndarray:
+        """Which particles lie within a fit, `(n,)`, and are about as dense as it says."""
+        distance = ((_whiten(fit.affine, self._points)) ** 2).sum(axis=1)
+        dim = self.target.dim
+        # Three standard deviations of the squared radius of a normal, and three of one coordinate.
+        within = distance <= dim + 3.0 * math.sqrt(2.0 * dim) + 9.0
+        volume = float(fit.affine.log_det) + 0.5 * dim * math.log(2.0 * math.pi)
+        return within & (self._log_density <= fit.bound - 0.5 * distance - volume + _UNEXPLAINED)
 
     def result(self, stopped: str) -> Exploration:
         modes = list(self.modes)
@@ -202,7 +234,7 @@ class _Search:
             modes = [int(np.argmax(np.nan_to_num([fit.bound for fit in self.fits], nan=-np.inf)))]
         chosen = tuple(self.fits[i] for i in modes)
         return Exploration(
-            particles=self.particles,
+            particles=_thinned(self.particles),
             modes=chosen,
             rivals=tuple(fit for i, fit in enumerate(self.fits) if i not in modes),
             unreached=self.unreached,
@@ -211,6 +243,12 @@ class _Search:
             stopped=stopped,
             diverged=diverged,
         )
+
+
+def _thinned(particles: Particles) -> Particles:
+    stride = max(len(particles.points) // _NUM_WITNESSES, 1)
+    points, log_density = particles.points[::stride], particles.log_density[::stride]
+    return particles._replace(points=points, log_density=log_density)
 
 
 def _is_finite(fit: GaussianFit) -> bool:
@@ -232,7 +270,8 @@ def _are_separate(target: Target, a: Affine, b: Affine) -> bool:
     values = np.asarray(_profile(target, a.mean, b.mean, share), np.float64)
     # A line through a region without density has a dip if anything has.
     values = np.where(np.isfinite(values), values, -np.inf)
-    return bool(min(values[0], values[-1]) - values.min() > _DIP)
+    chord = values[0] + np.asarray(share, np.float64) * (values[-1] - values[0])
+    return bool((chord - values).max() > _DIP)
 
 
 def bhattacharyya(a: Affine, b: Affine) -> float:

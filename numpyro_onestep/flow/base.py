@@ -126,17 +126,24 @@ def damped_newton(
         y: where to arrive, and where to start.
         num_newton: number of steps.
     """
+    newton = functools.partial(newton_step, image, tangent, y)
+    return jax.lax.scan(lambda x, _: (newton(x), None), y, None, length=num_newton)[0]
 
-    def newton(x: jax.Array, _: None) -> tuple[jax.Array, None]:
-        at, solve = tangent(x)
-        miss = y - at
-        step = solve(miss)
-        # A point that a gate brought from far away has far to go back.
-        radius = _NEWTON_RADIUS + jnp.linalg.norm(x)
-        step = step * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(step), 1e-6))
-        # Past a bend of the gate a full step overshoots: half of it is taken then.
-        next_miss = y - image(x + step)
-        worse = ~((next_miss**2).sum() < (miss**2).sum())
-        return x + jnp.where(worse, 0.5, 1.0) * step, None
 
-    return jax.lax.scan(newton, y, None, length=num_newton)[0]
+def newton_step(
+    image: Callable[[jax.Array], jax.Array],
+    tangent: Callable[[jax.Array], tuple[jax.Array, Solve]],
+    y: jax.Array,
+    x: jax.Array,
+) -> jax.Array:
+    """From `x: (dim,)` closer to the point that `image` takes to `y`; see `damped_newton`."""
+    at, solve = tangent(x)
+    miss = y - at
+    step = solve(miss)
+    # A point that a gate brought from far away has far to go back.
+    radius = _NEWTON_RADIUS + jnp.linalg.norm(x)
+    step = step * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(step), 1e-6))
+    # Past a bend of the gate a full step overshoots: half of it is taken then.
+    next_miss = y - image(x + step)
+    worse = ~((next_miss**2).sum() < (miss**2).sum())
+    return x + jnp.where(worse, 0.5, 1.0) * step

@@ -18,7 +18,7 @@ Nothing here imports JAX or ArviZ; the Pareto fit lives beside ArviZ in `inferen
 """
 
 from .estimates import Estimate, weighted_mean, weighted_quantile, weighted_sd
-from .evidence import Evidence, evidence
+from .evidence import Evidence, allowing_for_missed, evidence
 from .resampling import (
     IMHChains,
     imh_chains,
@@ -42,6 +42,7 @@ __all__ = [
     "Estimate",
     "Evidence",
     "IMHChains",
+    "allowing_for_missed",
     "elbo",
     "ess",
     "evidence",

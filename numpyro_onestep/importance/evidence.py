@@ -19,6 +19,7 @@ hold too few of the large weights, and those that do hold one are the exception.
 `tests/test_importance.py` repeats a part of the measurement that :func:`evidence` states.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -54,6 +55,8 @@ class Evidence:
             draws, all weights known.
         num_draws: S.
         finite_share: share of known weights.
+
+    `se` holds one more term after :func:`allowing_for_missed`.
     """
 
     log_evidence: float
@@ -120,6 +123,17 @@ def evidence(
         num_draws=int(weight.size),
         finite_share=share,
     )
+
+
+def allowing_for_missed(found: Evidence, missed_share: float) -> Evidence:
+    """The same estimate with a part of Z that the draws do not reach in its standard error.
+
+    Where points of the posterior from elsewhere put a share s of Z, in [0, 1], out of the reach of
+    the draws, log Z is too low by about `-log(1 - s)`. That counts as one more standard error, in
+    quadrature: s is a small number of points out of a thousand, and no correction to rely on.
+    """
+    nats = -math.log1p(-missed_share) if missed_share < 1.0 else math.inf
+    return dataclasses.replace(found, se=float(np.hypot(found.se, nats)))
 
 
 def _log_mean(weight: np.ndarray, shift: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpyro_onestep.diagnostics import Checks, Coverage, coverage, independent_halves
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import (
+    allowing_for_missed,
     ess,
     finite_share,
     folded_fraction,
@@ -80,12 +81,12 @@ def measure(
     num_rival = len(mixture.rivals) * chunk * (1 + NUM_RIVAL_MOVES)
     history.num_gradients += num_own + len(parts) * chunk * 2 * (1 + NUM_MOVES) + num_rival
     log_evidence = weighed.evidence.log_evidence_known
-    missed = [
+    missed_share = max(
         particle_share(mixture, parts, first, draws, key_particles),
         rival_share(
             mixture.coordinates(target), mixture, parts, draws, log_evidence, chunk, key_rivals
         ),
-    ]
+    )
     return Checks(
         num_draws=len(draws.log_weight),
         finite_share=finite_share(draws.log_weight),
@@ -93,12 +94,12 @@ def measure(
         pareto_k=weighed.pareto_k,
         tail_excess=tail_excess(draws.log_weight),
         folded_fraction=folded_fraction(draws.sign),
-        one_step=weighed.evidence,
+        one_step=allowing_for_missed(weighed.evidence, missed_share),
         coverage=moved,
         moved_acceptance=acceptance,
         few_step=more_weighed.evidence,
         few_step_pareto_k=more_weighed.pareto_k,
-        missed_share=max(missed),
+        missed_share=missed_share,
         halves_z=independent_halves(draws.log_weight, draws.sign),
         evidence_status=target.evidence,
         evidence_note=target.evidence_note,

@@ -13,7 +13,7 @@ from numpyro.infer import MCMC
 from numpyro.infer.reparam import NeuTraReparam
 
 from numpyro_onestep.diagnostics import Verdict
-from numpyro_onestep.importance import Estimate, weighted_mean
+from numpyro_onestep.importance import Estimate, allowing_for_missed, weighted_mean
 from numpyro_onestep.inference.arguments import check_concrete, check_positive, required
 from numpyro_onestep.inference.drawing import (
     OneStepDraws,
@@ -97,6 +97,9 @@ class Finished(MCMC):
             return OneStepDraws(samples)
         draws, _ = weighted_draws(parts, rng_key, num_samples, fit.chunk)
         found = weigh(draws).evidence
+        if self._run is not None:
+            # More draws do not reach what those of the run did not.
+            found = allowing_for_missed(found, self._run.scalar_stats["missed_share"])
         return OneStepDraws(fit.target.constrain(draws.x), draws.log_weight, draws.sign, found)
 
     def get_samples(self, group_by_chain: bool = False) -> dict[str, jax.Array]:  # noqa: FBT001, FBT002

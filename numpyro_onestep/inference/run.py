@@ -88,10 +88,10 @@ def finish(
     parts = ready(target, trained, num_steps)
     draws, first = weighted_draws(parts, key_draw, num, fit.chunk)
     weighed = weigh(draws)
-    found = weighed.evidence
     checks = measure(
         target, trained, fit.history, draws, weighed, first, key_check, num_steps=num_steps
     )
+    found = checks.one_step
     chains = _arrange(
         posterior,
         host_generator(key_check),
@@ -125,6 +125,7 @@ def finish(
             "pareto_k": weighed.pareto_k,
             "ess_importance": ess(draws.log_weight, draws.sign).count,
             "elbo": elbo(draws.log_weight) if shown else math.nan,
+            "missed_share": checks.missed_share or 0.0,
             "eubo": checks.coverage.eubo if shown and checks.coverage else math.nan,
             **trace_stats,
         },

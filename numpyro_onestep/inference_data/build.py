@@ -37,8 +37,8 @@ def build(
     Args:
         posterior: (chain, draw, *event), constrained sites and deterministics.
         sample_stats: (chain, draw) arrays `lp`, `log_q`, `acceptance_rate`; scalars
-            `log_evidence`, `log_evidence_se`, `pareto_k`, `ess_importance`, and the lower and
-            upper bound of the evidence in nats, `elbo` and `eubo`; stored as float64.
+            `log_evidence`, `log_evidence_se`, `pareto_k`, `ess_importance`, `missed_share`, and
+            the lower and upper bound of the evidence in nats, `elbo` and `eubo`; stored as float64.
         importance: (S, *event), the raw i.i.d. draws of the constrained sites.
         importance_weights: (S,) arrays `log_weight`, `psis_log_weight`, `log_det`, `sign`. A site
             that bears one of these names is stored as `<name>_draw`.

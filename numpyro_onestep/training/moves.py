@@ -22,7 +22,7 @@ from numpyro_onestep.training.draws import (
 )
 
 # Newton steps per block: nothing else is spent on these points, and lost ones count as missed.
-_NEWTON_STEPS = 16
+_NEWTON_STEPS = 24
 # Newton's residual, in units of z, up to which a preimage counts as found.
 _MAX_RESIDUAL = 1e-2
 # Step sizes, as multiples of the adapted one, that points take in turn: in the neck of a funnel a

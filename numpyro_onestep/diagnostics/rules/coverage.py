@@ -141,9 +141,10 @@ def _out_of_reach_sentence(checks: Checks) -> str:
         "The search for modes before training (particles that go from the prior to the posterior,"
         " Gaussian fits from several starts) found a part of the posterior that the draws do not"
         f" reach; it holds about {percent(checks.missed_share)}"
-        " of the evidence. The posterior may have more separate modes than were told apart: use a"
-        " parametrisation, an order of the components or a start (`init_strategy`) that leave"
-        " fewer, or a method made for many, such as nested sampling."
+        " of the evidence, whose stated error allows for it; means and intervals lack it. The"
+        " posterior may have tails, necks or separate modes that the sampler could not follow: use"
+        " a parametrisation, an order of the components or a start (`init_strategy`) that leave"
+        " fewer, or a method made for many modes, such as nested sampling."
     )
 
 
