@@ -40,9 +40,7 @@ def main(argv=None):
 
     nuts = NUTS(eight_schools, target_accept_prob=0.9)
     mcmc = MCMC(nuts, num_warmup=500, num_samples=args.num_samples, num_chains=args.num_chains)
-    mcmc.run(
-        jax.random.key(0), STANDARD_ERROR, effect=EFFECT, extra_fields=("potential_energy",)
-    )
+    mcmc.run(jax.random.key(0), STANDARD_ERROR, effect=EFFECT, extra_fields=("potential_energy",))
     mcmc.print_summary(exclude_deterministic=False)
     energy = mcmc.get_extra_fields()["potential_energy"]
     print(f"expected log joint density: {np.mean(-energy):.2f}")

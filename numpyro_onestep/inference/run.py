@@ -66,6 +66,11 @@ class Run:
     scalar_stats: dict[str, float]
     verdict: Verdict
 
+    @property
+    def pool_x(self) -> np.ndarray:
+        """What the posterior group is made of, in unconstrained coordinates, `(n, dim)`."""
+        return self.draws.x
+
     def posterior(self, index: np.ndarray) -> dict[str, jax.Array]:
         """The raw draws at `index: (*shape,)`, `(*shape, *event)` by site."""
         return {name: jnp.asarray(value[index]) for name, value in self.samples.items()}

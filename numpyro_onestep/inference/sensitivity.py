@@ -21,7 +21,7 @@ from numpyro_onestep.target import log_prior_by_site, pointwise_log_likelihood
 
 def log_prior_groups(run: Run) -> dict[str, xr.Dataset]:
     """The group `log_prior`: one variable per latent site, summed over its elements."""
-    values = log_prior_by_site(run.fit.target, run.draws.x)
+    values = log_prior_by_site(run.fit.target, run.pool_x)
     by_draw = {name: value[run.indices] for name, value in values.items()}
     return {"log_prior": make_dataset(by_draw, SAMPLE_DIMS, AxisNames())}
 

@@ -110,9 +110,7 @@ def test_modes_are_refused(fitted):
     two = dataclasses.replace(
         trained, components=2 * trained.components, log_share=np.log([0.5, 0.5])
     )
-    copy._run = dataclasses.replace(
-        fitted._run, fit=dataclasses.replace(fitted._fit, trained=two)
-    )
+    copy._run = dataclasses.replace(fitted._run, fit=dataclasses.replace(fitted._fit, trained=two))
     with pytest.raises(ValueError, match="expected a sampler of one mode.*got 2 components"):
         copy.neutra()
 
