@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> float:
     """Prints the table and returns how many times cheaper a refit is than a fresh run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of data and keys")
     parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--columns", type=int, default=11)
     parser.add_argument("--skip-fresh", action="store_true", help="only the refits")
@@ -74,10 +75,13 @@ def main(argv: list[str] | None = None) -> float:
     prior = data.CONJUGATE_PRIOR
 
     def batch(seed: int) -> tuple[dict[str, np.ndarray], float]:
-        arrays = data.conjugate(options.rows, options.columns, seed)
+        arrays = data.conjugate(options.rows, options.columns, 1000 * (1 + options.seed) + seed)
         return arrays, suite.conjugate_truth(**arrays, **prior)[0]
 
-    def fresh(seed: int) -> OneStepInference:
+    def key(i: int) -> jax.Array:
+        return jax.random.key(1000 * options.seed + i)
+
+    def fresh() -> OneStepInference:
         return OneStepInference(models.conjugate_regression, progress_bar=False)
 
     print(
@@ -85,19 +89,19 @@ def main(argv: list[str] | None = None) -> float:
         f" {'log Z err':>9} {'se':>7} {'ESS':>6} {'k-hat':>6}  verdict",
         flush=True,
     )
-    warm = fresh(0)
-    arrays, truth = batch(1000)
-    first = timed(warm.run, jax.random.key(0), **arrays, **prior)
+    warm = fresh()
+    arrays, truth = batch(0)
+    first = timed(warm.run, key(0), **arrays, **prior)
     print(line("first", 0, warm, truth, first), flush=True)
     seconds: dict[str, list[float]] = {"fresh": [], "refit": []}
     for i in range(1, options.batches + 1):
-        arrays, truth = batch(1000 + i)
+        arrays, truth = batch(i)
         if not options.skip_fresh:
-            cold = fresh(i)
-            used = timed(cold.run, jax.random.key(i), **arrays, **prior)
+            cold = fresh()
+            used = timed(cold.run, key(i), **arrays, **prior)
             seconds["fresh"].append(used[0])
             print(line("fresh", i, cold, truth, used), flush=True)
-        used = timed(warm.refit, jax.random.key(i), **arrays, **prior)
+        used = timed(warm.refit, key(i), **arrays, **prior)
         seconds["refit"].append(used[0])
         print(line("refit", i, warm, truth, used), flush=True)
     refit, run = np.mean(seconds["refit"]), np.mean(seconds["fresh"] or [first[0]])

@@ -160,9 +160,10 @@ class OneStepInference(Finished):
     def refit(self, rng_key: jax.Array, *args: Any, **kwargs: Any) -> Any:
         """Fits the trained sampler to new data of the same shapes, and draws from it.
 
-        Nothing is compiled again, and training starts from where it ended. Everything else is as
-        in `run`, the exploration, the checks and the verdict included: a sampler that
-        does not carry over to the new data says so.
+        Nothing is compiled again, and training starts from where it ended; where two sets of draws
+        reach the method's `target_ess` as they are, there is none. Everything else is as in `run`,
+        the exploration, the checks and the verdict included: a sampler that does not carry over to
+        the new data says so.
 
         Args:
             rng_key: a typed or a legacy key.

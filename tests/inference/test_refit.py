@@ -12,8 +12,10 @@ import pytest
 from quick import QUICK, X, Y, run, stat
 from scipy import stats
 
-from numpyro_onestep import OneStepInference
+from numpyro_onestep import OneStepInference, plot_training
+from numpyro_onestep.exploration import modes
 from numpyro_onestep.inference_data import group_dataset
+from numpyro_onestep.training import loop
 
 CALLS = []
 
@@ -57,6 +59,10 @@ def test_new_data_without_compilation(fitted, caplog):
     assert result is fitted.inference_data
     np.testing.assert_allclose(group_dataset(result, "observed_data")["y"], y, rtol=1e-6)
     assert abs(float(np.mean(fitted.get_samples()["centre"])) - np.mean(y)) < 0.3
+    # The old map is exact for the new posterior too: its draws say so twice, nothing is trained.
+    record = group_dataset(result, "training")
+    assert record.sizes["training_step"] == 0 and record.sizes["round"] == 2
+    assert record["ess_fraction"].min() >= QUICK.target_ess
     # Witnesses from as many other starts as in a run, and one more.
     assert len(fitted._fit.trained.rivals) == QUICK.num_starts
 
@@ -70,6 +76,40 @@ def test_the_same_key_gives_the_same_refit(fitted):
     one, other = results
     for group in ("posterior", "importance"):
         assert group_dataset(one, group).identical(group_dataset(other, group))
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_interrupted_before_there_is_anything(fitted, monkeypatch):
+    before = fitted.inference_data
+    with monkeypatch.context() as patch:
+        patch.setattr(modes, "temper", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            refit(fitted, Y + 1.0)
+    assert fitted.inference_data is before
+    assert fitted.sample(jax.random.key(0), 10).samples["centre"].shape == (10,)
+
+
+def test_interrupted_in_the_first_round(fitted, monkeypatch):
+    """The old map in the coordinates of the new posterior: usable, and said to be unfinished."""
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "draw", interrupt)
+        refit(fitted, Y + 1.0)
+    assert any("stopped early (interrupted)" in text for text in fitted.verdict.reasons)
+    assert fitted.verdict.label != "reliable"
+    error = abs(stat(fitted, "log_evidence") - log_evidence(Y + 1.0))
+    assert error <= 4.0 * stat(fitted, "log_evidence_se") < 0.1
+
+
+def test_a_figure_of_no_training(fitted):
+    refit(fitted, Y)
+    figure = plot_training(fitted.inference_data)
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert len(lines["rounds"].get_ydata()) == 2
+    assert figure.axes[2].get_title() == "no training"
+    figure.draw_without_rendering()
 
 
 def test_other_shapes_are_for_run(fitted):
