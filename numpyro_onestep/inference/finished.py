@@ -169,8 +169,8 @@ class Finished(MCMC):
 
         Returns:
             The result, `inference_data`, which now holds the group `predictions`, dims (chain,
-            draw, ...), in place of an older one. Axes keep their labels where their lengths are
-            those of the fit.
+            draw, ...), and `predictions_constant_data`, the arrays among the arguments, in place
+            of older ones. Axes keep their labels where their lengths are those of the fit.
 
         Raises:
             RuntimeError: before `run`.

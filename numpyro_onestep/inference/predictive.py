@@ -10,7 +10,7 @@ import xarray as xr
 
 from numpyro_onestep.inference.run import Run
 from numpyro_onestep.inference_data import SAMPLE_DIMS, AxisNames, make_dataset
-from numpyro_onestep.target import Target, predictive_draws, prior_draws
+from numpyro_onestep.target import Target, constant_arrays, predictive_draws, prior_draws
 
 
 def prior_groups(
@@ -40,12 +40,15 @@ def prediction_groups(
     rng_key: jax.Array,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
 ) -> dict[str, xr.Dataset]:
-    """The group `predictions`: observations under other arguments of the model."""
+    """The groups `predictions` and `predictions_constant_data`, under other arguments."""
     drawn = _predict(run, rng_key, arguments)
+    given = constant_arrays(run.fit.target, arguments)
+    shapes = {name: value.shape[len(SAMPLE_DIMS) :] for name, value in drawn.items()}
+    shapes |= {name: value.shape for name, value in given.items()}
     sizes = {
         dim: size
-        for site, value in drawn.items()
-        for dim, size in zip(names.dims.get(site, ()), value.shape[2:], strict=False)
+        for name, shape in shapes.items()
+        for dim, size in zip(names.dims.get(name, ()), shape, strict=False)
     }
     # Labels of the old rows say nothing of new ones; those of other axes still hold.
     coords = {
@@ -53,7 +56,11 @@ def prediction_groups(
         for dim, labels in names.coords.items()
         if sizes.get(dim, labels.size) == labels.size
     }
-    return {"predictions": make_dataset(drawn, SAMPLE_DIMS, AxisNames(names.dims, coords))}
+    names = AxisNames(names.dims, coords)
+    groups = {"predictions": make_dataset(drawn, SAMPLE_DIMS, names)}
+    if given:
+        groups["predictions_constant_data"] = make_dataset(given, (), names, cut=True)
+    return groups
 
 
 def _predict(

@@ -6,7 +6,12 @@ from numpyro_onestep.target.build import build_target
 from numpyro_onestep.target.likelihood import log_prior_by_site, pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
-from numpyro_onestep.target.predictive import predictive_draws, prior_draws
+from numpyro_onestep.target.predictive import (
+    constant_arrays,
+    given_observations,
+    predictive_draws,
+    prior_draws,
+)
 from numpyro_onestep.target.recentred import (
     can_be_recentred,
     centredness_of,
@@ -26,9 +31,11 @@ __all__ = [
     "build_target",
     "can_be_recentred",
     "centredness_of",
+    "constant_arrays",
     "constant_centredness",
-    "over_points",
+    "given_observations",
     "log_prior_by_site",
+    "over_points",
     "pointwise_log_likelihood",
     "predictive_draws",
     "prior_draws",

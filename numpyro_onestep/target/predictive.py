@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer import Predictive
 
+from numpyro_onestep.target.arguments import named_arrays
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.traces import is_discrete
 
@@ -68,6 +70,31 @@ def predictive_draws(
     unconditioned = handlers.uncondition(model)
     drawn = Predictive(unconditioned, latent, return_sites=names)(key_new, *args, **kwargs)
     return {name: np.asarray(value) for name, value in drawn.items()}
+
+
+def constant_arrays(target: Target, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Arrays:
+    """Arrays among other arguments of the model, by name, that hold no observed values.
+
+    Which ones do is known from the arguments of the target.
+    """
+    model = target.program.model
+    observed = set(named_arrays(model, target.arguments)) - set(target.constant_data)
+    named = named_arrays(model, arguments)
+    return {name: array for name, array in named.items() if name not in observed}
+
+
+def given_observations(target: Target) -> Callable[[dict[str, Any]], Any]:
+    """The model as a function of the values of its observed sites alone.
+
+    All arguments stay those of the target; what they hold as observed values is replaced.
+    """
+    args, kwargs = target.arguments
+    model = _model(target)
+
+    def conditioned(observed: dict[str, Any]) -> Any:
+        return handlers.condition(model, data=observed)(*args, **kwargs)
+
+    return conditioned
 
 
 def _model(target: Target) -> Any:
