@@ -5,7 +5,11 @@ import json
 import os
 import pickle
 import resource
+import signal
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -141,6 +145,40 @@ def test_an_interruption_leaves_the_old_file(path, monkeypatch, moment):
         with pytest.raises(KeyboardInterrupt):
             storage.write(path, "better", ABOUT)
     assert storage.read(path)[1] == "good" and os.listdir(path.parent) == [path.name]
+    storage.write(path, "better", ABOUT)
+    assert storage.read(path)[1] == "better"
+
+
+KILLED = """
+import os, signal, sys, zipfile
+import numpy as np
+from numpyro_onestep import storage
+
+def killed(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+owner, name = {"half": (storage, "_npy"), "fsync": (os, "fsync"), "replace": (os, "replace")}[
+    sys.argv[2]
+]
+setattr(owner, name, killed)
+storage.write(sys.argv[1], {"x": np.zeros(50_000)}, {"library_version": "0.0.7"})
+"""
+
+
+@pytest.mark.parametrize("moment", ["half", "fsync", "replace"])
+def test_a_killed_process_leaves_the_old_file(path, moment):
+    """No handler runs; the half-made file lies beside the old one under a name of its own."""
+    storage.write(path, "good", ABOUT)
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", KILLED, str(path), moment]
+    assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
+    assert storage.read(path)[1] == "good"
+    (left,) = [name for name in os.listdir(path.parent) if name != path.name]
+    assert left.endswith(".tmp")
+    if moment == "half":
+        with pytest.raises(ValueError, match="cut off, damaged or of another kind"):
+            storage.read(path.with_name(left))
     storage.write(path, "better", ABOUT)
     assert storage.read(path)[1] == "better"
 
