@@ -27,6 +27,7 @@ ROOMS = (
     "plots",
     "comparison",
     "inference",
+    "calibration",
 )
 # What only one room may import: ArviZ has two incompatible lines, NumPyro's internals change.
 DOORS = {

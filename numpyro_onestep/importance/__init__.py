@@ -19,6 +19,7 @@ Nothing here imports JAX or ArviZ; the Pareto fit lives beside ArviZ in `inferen
 
 from .estimates import Estimate, weighted_mean, weighted_quantile, weighted_sd
 from .evidence import Evidence, allowing_for_missed, evidence
+from .ranks import weighted_ranks
 from .resampling import (
     IMHChains,
     imh_chains,
@@ -57,5 +58,6 @@ __all__ = [
     "top_k_indices",
     "weighted_mean",
     "weighted_quantile",
+    "weighted_ranks",
     "weighted_sd",
 ]
