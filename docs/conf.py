@@ -16,6 +16,10 @@ exclude_patterns = ["_build", "jupyter_execute"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "numpyro_onestep"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+# These stand alone: no section to navigate in.
+html_sidebars = {"quickstart": [], "how_it_works": []}
 html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,

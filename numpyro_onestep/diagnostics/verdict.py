@@ -53,14 +53,17 @@ def _passed(checks: Checks) -> str:
         f"The {checks.num_draws} draws are worth {checks.ess_count:.0f} independent ones,"
         f" Pareto k-hat is {checks.pareto_k:.2f}"
     ]
+    # Without an evidence the mean weight is still a number that all must name.
+    refused = checks.evidence_status == "refused"
     few = checks.few_step
     if few is not None and checks.few_step_testifies:
         difference = abs(few.log_evidence - checks.one_step.log_evidence)
-        parts.append(f"one and several steps agree about the log evidence to {difference:.2g}")
+        what = "mean weight" if refused else "log evidence"
+        parts.append(f"one and several steps agree about the {what} to {difference:.2g}")
     moved = checks.coverage
     if moved is not None:
         where = f"{moved.num_moved} points moved along the posterior stay where the draws are"
-        if math.isfinite(moved.gap):
-            where += f" (evidence between {moved.elbo:.3f} and {moved.eubo:.3f})"
+        if math.isfinite(moved.gap) and not refused:
+            where += f" (log evidence between {moved.elbo:.3f} and {moved.eubo:.3f})"
         parts.append(where)
     return f"{', '.join(parts[:-1])}, and {parts[-1]}." if len(parts) > 1 else f"{parts[0]}."

@@ -38,7 +38,8 @@ def format_summary(
         f"verdict               {result.attrs['verdict']}",
     ]
     notes = [*list_attr(result, "verdict_reasons"), result.attrs.get("evidence_note", "")]
-    for note in notes:
+    # The note on the evidence is among the reasons where a verdict was given.
+    for note in dict.fromkeys(notes):
         if note:
             lines.append(
                 textwrap.fill(str(note), _WIDTH, initial_indent="  - ", subsequent_indent="    ")

@@ -185,6 +185,11 @@ def test_evidence_status_is_a_note(status):
     assert status in diag.judge(replace(checks, evidence_note="")).reasons[-1]
 
 
+def test_a_reliable_run_without_evidence_names_none():
+    refused = diag.judge(replace(HEALTHY, evidence_status="refused")).reasons[0]
+    assert "log evidence" in diag.judge(HEALTHY).reasons[0] and "evidence" not in refused
+
+
 def test_refused_evidence_may_be_missing():
     checks = replace(HEALTHY, evidence_status="refused", one_step=estimate(np.nan, np.inf))
     assert diag.judge(checks).label == "reliable"
