@@ -166,6 +166,10 @@ def test_bad_weights_are_called_out():
     assert "ESS 1 of 400" in few.axes[-1].get_title()
 
 
+def test_a_notebook_shows_the_figure_without_pyplot(schools):
+    assert plot_posterior_and_weights(schools)._repr_png_().startswith(b"\x89PNG")
+
+
 def test_reads_a_netcdf_file(schools, tmp_path):
     schools.to_netcdf(str(tmp_path / "result.nc"))
     figure = plot_posterior_and_weights(ind.from_netcdf(tmp_path / "result.nc"))

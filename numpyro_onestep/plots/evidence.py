@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from numpyro_onestep.plots.colours import FILL, MARK, VERDICT_COLOURS
+from numpyro_onestep.plots.shown import ShownFigure
 
 # Beyond this many nats a linear axis would press the close models into one point.
 _MAX_LINEAR = 60.0
@@ -31,7 +32,7 @@ def plot_evidence(table: pd.DataFrame) -> Figure:
     Example:
         >>> compare_evidence({"pooled": pooled, "hierarchical": hierarchical}).plot()
     """
-    figure = Figure(figsize=(9.0, 1.3 + 0.5 * len(table)), layout="constrained")
+    figure = ShownFigure(figsize=(9.0, 1.3 + 0.5 * len(table)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     rows = np.arange(len(table))
     _draw_factors(left, table, rows)

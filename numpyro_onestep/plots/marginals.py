@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from numpyro_onestep.importance import scaled_weights, weighted_quantile
 from numpyro_onestep.inference_data import group_dataset, is_result, scalar_labels
+from numpyro_onestep.plots.shown import ShownFigure
 
 _NUM_COLUMNS = 5
 _NUM_BINS = 40
@@ -69,7 +70,7 @@ def plot_marginals(
     columns = min(len(shown), _NUM_COLUMNS)
     rows = -(-len(shown) // columns)
     size = (max(5.5, 2.4 * columns), 1.9 * rows + 0.8)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = ShownFigure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[len(shown) :]:
         axes.set_axis_off()

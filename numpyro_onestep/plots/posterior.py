@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpyro_onestep.importance import ess, finite_share, folded_fraction, pareto_k_threshold
 from numpyro_onestep.inference_data import group_dataset, list_attr, scalar_labels
 from numpyro_onestep.plots.colours import ALARM, FILL, MARK, VERDICT_COLOURS
+from numpyro_onestep.plots.shown import ShownFigure
 
 _SHOWN_TAIL = 0.005  # histograms leave out this share of the draws on each side
 _MAX_REASONS = 3
@@ -72,7 +73,7 @@ def plot_posterior_and_weights(
     width = max(8.0, min(1.95 * columns, 15.0))
     reasons = _reasons(result, int(14 * width))
     heights = [0.17 * len(reasons) + 0.01, *[row_height] * rows, 3.4]
-    figure = Figure(figsize=(width, sum(heights) + 0.6), layout="constrained")
+    figure = ShownFigure(figsize=(width, sum(heights) + 0.6), layout="constrained")
     colour = VERDICT_COLOURS.get(str(result.attrs.get("verdict", "")), "black")
     figure.suptitle(_title(result, stats), fontsize=13, fontweight="bold", color=colour)
     grid = figure.add_gridspec(rows + 2, columns, height_ratios=heights)

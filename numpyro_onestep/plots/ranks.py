@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpyro_onestep.diagnostics import Band, uniformity_band
 from numpyro_onestep.inference_data import scalar_labels
 from numpyro_onestep.plots.colours import ALARM, FILL, MARK
+from numpyro_onestep.plots.shown import ShownFigure
 
 _NUM_COLUMNS = 5
 
@@ -67,7 +68,7 @@ def plot_ranks(
     columns = min(len(shown), _NUM_COLUMNS)
     rows = -(-len(shown) // columns)
     size = (max(5.0, 2.4 * columns), 2.0 * rows + 0.9)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = ShownFigure(figsize=size, layout="constrained")
     note = f"{heading} · band: {100 * prob:g} % for all panels together"
     if len(shown) < len(tested):
         note += f" · {len(shown)} of {len(tested)} scalars"

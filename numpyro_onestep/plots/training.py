@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from numpyro_onestep.inference_data import group_dataset
 from numpyro_onestep.plots.colours import ALARM, FILL, MARK
+from numpyro_onestep.plots.shown import ShownFigure
 
 # Rounds further below the final evidence than this many nats would hide the others.
 _SHOWN_NATS = 20.0
@@ -41,7 +42,7 @@ def plot_training(result: Any) -> Figure:
         raise ValueError(f"expected training records {sorted(missing)}; got none of them")
     stats = group_dataset(result, "sample_stats")
     num_draws = group_dataset(result, "importance").sizes["importance_draw"]
-    figure = Figure(figsize=(11.0, 3.2), layout="constrained")
+    figure = ShownFigure(figsize=(11.0, 3.2), layout="constrained")
     shares, evidences, gradients = figure.subplots(1, 3)
     _draw_shares(shares, training, float(stats["ess_importance"]) / num_draws)
     _draw_evidences(evidences, training, stats)
