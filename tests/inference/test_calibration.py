@@ -61,12 +61,7 @@ def test_truths_come_from_the_prior_and_evidences_from_the_data(right):
     assert (right.fits["log_evidence_se"] < 0.1).all()
 
 
-def test_nothing_is_compiled_after_the_first_data_set(right):
-    seconds = right.fits["seconds"]
-    # The second fit compiles what only a warm start has.
-    assert seconds[2:].median() < 0.3 * seconds[0]
-
-
+@pytest.mark.slow
 def test_data_of_another_spread_are_found_out(inference):
     """Errors are twice as wide as the model says: its posteriors are too narrow."""
     found = simulation_based_calibration(

@@ -133,6 +133,7 @@ def two_modes(y):
         numpyro.sample("y", dist.Normal(a**2 + 0.0 * b, 0.5), obs=y)
 
 
+@pytest.mark.slow
 def test_new_data_with_more_modes():
     """Each gets a sampler of its own; the evidence against the trapezoidal rule."""
     inference = run(two_modes, np.full(4, -3.0))

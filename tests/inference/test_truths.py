@@ -43,6 +43,7 @@ def beta_binomial(n, y):
     numpyro.sample("y", dist.Binomial(n, p), obs=y)
 
 
+@pytest.mark.slow
 def test_beta_binomial():
     """One scalar latent site: one dimension."""
     n, y = 20, 7
@@ -115,7 +116,7 @@ def normal(mean, factor):
     numpyro.sample("x", dist.MultivariateNormal(mean, scale_tril=factor))
 
 
-@pytest.mark.parametrize("dim", [2, 20, 100])
+@pytest.mark.parametrize("dim", [2, pytest.param(20, marks=pytest.mark.slow), 100])
 def test_multivariate_normal(dim):
     """Scales from 0.01 to 100 and strong correlations."""
     rng = np.random.default_rng(dim)
