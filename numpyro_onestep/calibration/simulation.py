@@ -167,7 +167,8 @@ def _fit(
         warnings.filterwarnings("ignore", "the verdict on this run")
         try:
             result = (fitted.run if first else fitted.refit)(rng_key, data)
-        except ValueError as error:
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            # Data without a finite density, a callback of the model that raises, too little memory.
             if first:
                 raise
             return None, {"verdict": "unreliable", "reasons": str(error)}

@@ -74,21 +74,22 @@ def test_data_of_another_spread_are_found_out(inference):
 def test_interruption_and_data_that_cannot_be_fitted(inference, monkeypatch):
     """What is finished is kept; a fit that fails has a row that says why."""
     calls = []
+    errors = [
+        ValueError("expected finite data; got others"),
+        jax.errors.JaxRuntimeError("INTERNAL: callback failed"),
+        KeyboardInterrupt(),
+    ]
 
     def troubled(self, rng_key, *args):
         calls.append(rng_key)
-        if len(calls) == 1:
-            raise ValueError("expected finite data; got others")
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return None
+        raise errors[len(calls) - 1]
 
     monkeypatch.setattr(OneStepInference, "refit", troubled)
     found = simulation_based_calibration(inference, KEY, GROUP, y=Y, num_simulations=9)
-    assert len(calls) == 2 and list(found.fits["verdict"][1:]) == ["unreliable"]
-    assert found.fits["reasons"][1] == "expected finite data; got others"
-    assert np.isnan(found.ranks["mean"][1]).all() and np.isfinite(found.ranks["mean"][0]).all()
-    assert "2 simulations (interrupted; 9 asked for), 1 'unreliable' fits left out" in repr(found)
+    assert len(calls) == 3 and list(found.fits["verdict"][1:]) == ["unreliable"] * 2
+    assert list(found.fits["reasons"][1:]) == [str(error) for error in errors[:2]]
+    assert np.isnan(found.ranks["mean"][1:]).all() and np.isfinite(found.ranks["mean"][0]).all()
+    assert "3 simulations (interrupted; 9 asked for), 2 'unreliable' fits left out" in repr(found)
 
 
 def test_interruption_of_the_training_of_a_fit(inference, monkeypatch):
