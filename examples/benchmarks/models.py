@@ -32,6 +32,16 @@ def logistic_regression(
         numpyro.sample("y", dist.Bernoulli(logits=sign * (x @ w)), obs=y)
 
 
+def flat_logistic_regression(
+    x: jax.Array, y: jax.Array | None = None, *, sign: float = 1.0
+) -> None:
+    """The same with the flat prior of some publications, which is improper: no evidence."""
+    with numpyro.plate("feature", x.shape[1]):
+        w = numpyro.sample("w", dist.ImproperUniform(dist.constraints.real, (), ()))
+    with numpyro.plate("row", x.shape[0]):
+        numpyro.sample("y", dist.Bernoulli(logits=sign * (x @ w)), obs=y)
+
+
 def seeds(
     total: jax.Array, x1: jax.Array, x2: jax.Array, germinated: jax.Array | None = None
 ) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
+from numpyro.infer import Predictive
 from numpyro.infer.reparam import LocScaleReparam, Reparam
 from scipy.special import gammaln
 from scipy.stats import norm
@@ -39,6 +41,8 @@ class Row:
 
     `log_z` is the reference log evidence (None where there is none), `log_z_error` its standard
     error. `reparam` only helps the long reference run; it moves neither evidence nor posterior.
+    `draws(seed, num)` gives independent draws of the latent sites, `(num, *event)` each, where the
+    target can be sampled. An `improper` prior has no evidence.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Row:
     source: str = ""
     goals: Goals | None = None
     reparam: dict[str, Reparam] = field(default_factory=dict)
+    draws: Callable[[int, int], dict[str, np.ndarray]] | None = None
+    improper: bool = False
 
 
 def conjugate_truth(
@@ -91,6 +97,47 @@ def _uniform_means(components: int, dim: int, bound: float, seed: int = 0) -> di
     return {"means": np.random.default_rng(seed).uniform(-bound, bound, (components, dim))}
 
 
+def _prior_draws(
+    model: Callable[..., None], **arguments: Any
+) -> Callable[[int, int], dict[str, np.ndarray]]:
+    """Draws of a model without data: of the target, where that is a normalised distribution."""
+
+    def draws(seed: int, num: int) -> dict[str, np.ndarray]:
+        found = Predictive(model, num_samples=num)(jax.random.key(seed), **arguments)
+        return {name: np.asarray(value) for name, value in found.items()}
+
+    return draws
+
+
+def _mixture(name: str, means: np.ndarray, *, scale: float = 1.0) -> Row:
+    model = partial(densities.gaussian_mixture, scale=scale)
+    arguments = {"means": means}
+    return Row(
+        name,
+        model,
+        _fixed(lambda: dict(arguments)),
+        means.shape[1],
+        0.0,
+        source="normalised",
+        draws=_prior_draws(model, **arguments),
+    )
+
+
+def _wells(name: str, **sizes: Any) -> Row:
+    return Row(
+        name,
+        partial(densities.multi_well, **sizes),
+        _fixed(dict),
+        sizes["dim"],
+        densities.multi_well_log_z(**sizes),
+        source=_PRODUCT,
+        draws=partial(densities.multi_well_draws, **sizes),
+    )
+
+
+_PRODUCT = "product of one-dimensional integrals"
+_NINE = np.array([(a, b) for a in (-5.0, 0.0, 5.0) for b in (-5.0, 0.0, 5.0)])
+_STUDENT = _uniform_means(10, 50, 10.0)
 _EIGHT_SCHOOLS_Z = -31.3113
 _QUADRATURE = "quadrature (reference.py --quadrature)"
 _BRIDGE = "bridge sampling from long NUTS runs (references/)"
@@ -198,38 +245,47 @@ ROWS = (
         23,
         None,
     ),
-    Row("funnel", densities.funnel, _fixed(dict), 10, 0.0, source="normalised"),
     Row(
-        "gaussian_mixture_40",
-        densities.gaussian_mixture,
-        _fixed(partial(_uniform_means, 40, 2, 40.0)),
-        2,
+        "german_credit_flat",
+        partial(models.flat_logistic_regression, sign=-1.0),
+        data.german_credit,
+        25,
+        None,
+        source="improper prior: no evidence",
+        improper=True,
+    ),
+    Row(
+        "funnel",
+        densities.funnel,
+        _fixed(dict),
+        10,
         0.0,
         source="normalised",
+        draws=_prior_draws(densities.funnel),
     ),
-    Row(
-        "multi_well_5",
-        densities.multi_well,
-        _fixed(dict),
-        5,
-        -0.5411,
-        source="product of one-dimensional integrals",
-    ),
+    # The nine of arXiv 2111.15141: variance 0.3.
+    _mixture("gaussian_mixture_9", _NINE, scale=0.3**0.5),
+    _mixture("gaussian_mixture_40", **_uniform_means(40, 2, 40.0)),
+    _mixture("gaussian_mixture_40_50d", **_uniform_means(40, 50, 40.0)),
+    _wells("multi_well_5", dim=5, wells=5, offset=4.0),
+    _wells("multi_well_50", dim=50, wells=5, offset=2.0),
     Row(
         "many_well_32",
         densities.many_well,
         _fixed(dict),
         32,
-        164.6957,
-        source="product of one-dimensional integrals",
+        densities.many_well_log_z(),
+        source=_PRODUCT,
+        draws=densities.many_well_draws,
     ),
     Row(
         "student_mixture",
         densities.student_mixture,
-        _fixed(partial(_uniform_means, 10, 50, 10.0)),
+        _fixed(lambda: dict(_STUDENT)),
         50,
         0.0,
         source="normalised",
+        draws=_prior_draws(densities.student_mixture, **_STUDENT),
     ),
     Row(
         "cox_process",
