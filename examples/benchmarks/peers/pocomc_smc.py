@@ -6,6 +6,8 @@ import numpy as np
 from peers.base import Evidence, Outcome, Peer
 from peers.posterior import Posterior, in_chunks
 
+_CHUNK = 256
+
 
 class _Prior:
     """The model's prior in unconstrained coordinates, as pocoMC asks for it."""
@@ -18,7 +20,7 @@ class _Prior:
         self._key, self._calls = jax.random.key(seed), 0
 
     def logpdf(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(in_chunks(self._density, x), np.float64)
+        return np.asarray(in_chunks(self._density, x, _CHUNK), np.float64)
 
     def rvs(self, size: int = 1) -> np.ndarray:
         self._calls += 1
@@ -35,7 +37,7 @@ def run(posterior: Posterior, budget: int, seed: int) -> Outcome:
 
     def log_likelihood(x: np.ndarray) -> np.ndarray:
         calls[0] += len(x)
-        return np.asarray(in_chunks(density, np.atleast_2d(x)), np.float64)
+        return np.asarray(in_chunks(density, np.atleast_2d(x), _CHUNK), np.float64)
 
     sampler = pocomc.Sampler(
         prior=_Prior(posterior, seed),

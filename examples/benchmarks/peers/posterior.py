@@ -156,9 +156,12 @@ class Posterior:
         return jax.random.uniform(rng_key, (self.dim,), minval=-2.0, maxval=2.0)
 
 
-def in_chunks(function: Callable, x: np.ndarray):
-    """`function` of points `(n, dim)` in chunks of one size, so that it is compiled once."""
-    size = min(_CHUNK, len(x))
+def in_chunks(function: Callable, x: np.ndarray, size: int | None = None):
+    """`function` of points `(n, dim)` in chunks of one size, so that it is compiled once.
+
+    A given size also serves calls with various numbers of points.
+    """
+    size = size or min(_CHUNK, len(x))
     parts = []
     for begin in range(0, len(x), size):
         part = x[begin : begin + size]
