@@ -38,7 +38,8 @@ def run(posterior: Posterior, budget: int, seed: int, *, adaptation: str) -> Out
         make_initial_point_fn=lambda seed: np.asarray(
             posterior.start(jax.random.key(seed % 2**32)), np.float64
         ),
-        raw_logp_fn=posterior.log_joint,
+        # For the flow's adaptation, which wants the first of several outputs.
+        raw_logp_fn=lambda x: (posterior.log_joint(x),),
     )
     if adaptation == "flow":
         model = model.with_transform_adapt()
