@@ -114,6 +114,7 @@ def coverage(
     inverted_ok: ArrayLike | None,
     ancestors: ArrayLike,
     *,
+    component: ArrayLike | None = None,
     resolution: float = 0.0,
 ) -> Coverage:
     """Compare moved points of the posterior with the draws that they started from.
@@ -127,6 +128,9 @@ def coverage(
         inverted_ok: (N,) bool, whether the inversion succeeded; None for all.
         ancestors: (N,) int in [0, S), the draw that each point started from, resampled with the
             full weights (untruncated).
+        component: (S,) int, the part of a mixture that each draw comes from and that its
+            chain stays in; None for one part. Weights may differ from part to part by a constant,
+            which is no sign of chains that stand still.
         resolution: absolute rounding error of one log-weight, in nats.
 
     Measured over 1000 repeats (standard error 0.1-0.3 %) at S = 4000, N = 1000 and at S = 1000,
@@ -168,6 +172,7 @@ def coverage(
     order = np.argsort(-log_w[held], kind="stable")
     descending, share = log_w[held][order], weight[held][order] / total
 
+    level = _level(log_w, component)
     eubo, eubo_se = _clustered_mean(value, parent)
     expected = float(share @ descending)
     expected_se = float(np.sqrt(np.sum((share * (descending - expected)) ** 2)))
@@ -180,7 +185,7 @@ def coverage(
         num_moved=int(moved.size),
         num_ancestors=int(np.unique(parent).size),
         failed_share=float(1.0 - known.mean()),
-        move_correlation=_correlation(log_w[parent], value),
+        move_correlation=_correlation(log_w[parent] - level[parent], value - level[parent]),
         eubo=eubo,
         eubo_se=eubo_se,
         elbo=lower,
@@ -273,6 +278,18 @@ def _clustered_mean(value: np.ndarray, parent: np.ndarray) -> tuple[float, float
 def _plain_se(log_w: np.ndarray) -> float:
     known = log_w[np.isfinite(log_w)]
     return float(known.std(ddof=1) / np.sqrt(known.size)) if known.size > 1 else float("inf")
+
+
+def _level(log_w: np.ndarray, component: ArrayLike | None) -> np.ndarray:
+    """Median log-weight (S,) of the component of each draw; zero for a component without any."""
+    part = np.zeros(log_w.shape, int) if component is None else np.asarray(component)
+    if part.shape != log_w.shape:
+        raise ValueError(f"expected one component per draw, {log_w.shape}; got {part.shape}")
+    level = np.zeros(log_w.shape)
+    for label in np.unique(part):
+        own = log_w[(part == label) & np.isfinite(log_w)]
+        level[part == label] = np.median(own) if own.size else 0.0
+    return level
 
 
 def _correlation(before: np.ndarray, after: np.ndarray) -> float:

@@ -144,6 +144,12 @@ def _moved(
         walks.append(walk_from(part, start, rows, jax.random.fold_in(rng_key, c)))
     walk = joined(walks, chosen)
     found = coverage(
-        log_weight, sign, walk.log_weight, walk.known, ancestors[walk.row], resolution=resolution
+        log_weight,
+        sign,
+        walk.log_weight,
+        walk.known,
+        ancestors[walk.row],
+        component=label,
+        resolution=resolution,
     )
     return found, walk.acceptance

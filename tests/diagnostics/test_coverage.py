@@ -216,6 +216,23 @@ def test_points_that_stand_still_are_seen_not_to_move():
     assert verdict.label != "reliable" and any("hardly moved" in r for r in verdict.reasons)
 
 
+def test_levels_of_components_are_no_sign_of_chains_that_stand_still():
+    """Independent points, in two parts whose weights differ by a constant; an outlier in one."""
+    rng = np.random.default_rng(13)
+    component = np.arange(4000) % 2
+    log_w = np.where(component, -0.2, 0.0) + 0.01 * rng.standard_normal(4000)
+    log_w[0] = -1e4
+    ancestors = systematic_indices(rng, log_w, 1000)
+    moved = np.where(component, -0.2, 0.0)[ancestors] + 0.01 * rng.standard_normal(1000)
+    together = diag.coverage(log_w, None, moved, None, ancestors)
+    assert together.move_correlation > 0.95
+    apart = diag.coverage(log_w, None, moved, None, ancestors, component=component)
+    # Four standard errors of a correlation of 1000 pairs: one new seed in 16,000 fails.
+    assert abs(apart.move_correlation) < 4.0 / np.sqrt(1000)
+    still = diag.coverage(log_w, None, log_w[ancestors], None, ancestors, component=component)
+    assert_allclose(still.move_correlation, 1.0)
+
+
 def test_freak_weights_that_the_posterior_does_not_confirm():
     # A thousandth of the weights is too large by 6 nats, as rounding or a fold may make them.
     rng = np.random.default_rng(13)
@@ -260,6 +277,7 @@ def test_signs_enter_the_prediction():
         ({"ancestors": np.array([0, 1, 2, 5])}, "integers"),
         ({"log_weight_draws": np.full(5, -np.inf)}, "positive total weight"),
         ({"resolution": -1.0}, "resolution"),
+        ({"component": np.zeros(4, int)}, "one component per draw"),
     ],
 )
 def test_coverage_refuses_bad_input(change, message):
