@@ -109,6 +109,8 @@ def test_rows(adversarial):
         ("reliable", -0.7, 0.5, "WRONG"),
         ("reliable", 0.0, 0.4, "WRONG"),
         ("reliable", np.nan, 0.5, "WRONG"),
+        ("rescued", 0.05, 0.5, "right"),
+        ("rescued", 0.0, 0.4, "WRONG"),
         ("usable_with_weights", -0.7, 0.5, "refused"),
         ("unreliable", np.nan, 0.0, "refused"),
     ],

@@ -21,6 +21,7 @@ ROOMS = (
     "flow",
     "objectives",
     "training",
+    "transport",
     "importance",
     "diagnostics",
     "inference_data",

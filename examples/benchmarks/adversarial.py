@@ -7,9 +7,10 @@ Every run is a fresh process with the default settings, and ends in one of four 
 
 * right: the log evidence is within max(0.1, 3 se) of the truth, every marginal within the error
   that the effective draws allow (0.03 at least), and the verdict lets the result be used: the
-  posterior draws where it says `reliable`, the weighted ones where `usable_with_weights`;
-* refused: the verdict is below `reliable`, and the above does not hold; or an error was raised;
-* WRONG: the verdict is `reliable`, and the above does not hold. There must be none;
+  posterior draws where it says `reliable` or `rescued`, the weighted ones where
+  `usable_with_weights`;
+* refused: the verdict is any other, and the above does not hold; or an error was raised;
+* WRONG: the verdict is `reliable` or `rescued`, and the above does not hold. There must be none;
 * failed: no result within the time allowed.
 """
 
@@ -31,6 +32,8 @@ from hard import HardRow, Marginal, Samples, Truth
 
 ROWS: tuple[HardRow, ...] = (*hard_shapes.ROWS, *hard_modes.ROWS, *hard_data.ROWS)
 CLASSES = ("right", "refused", "WRONG", "failed")
+# Verdicts that let the posterior draws and the evidence be used as they are.
+CLAIMS = ("reliable", "rescued")
 
 # Bounds of a right answer; see the module's docstring.
 LOG_Z_ERROR, NUM_SE, PROBABILITY_ERROR, NUM_SD = 0.1, 3.0, 0.03, 4.0
@@ -71,7 +74,7 @@ def classify(truth: Truth, finding: Finding) -> str:
     error = abs(finding.log_z - truth.log_z)
     right = error <= max(LOG_Z_ERROR, NUM_SE * finding.se)
     right &= worst_marginal(truth.marginals, finding)[0] <= 1.0
-    if finding.verdict == "reliable":
+    if finding.verdict in CLAIMS:
         return "right" if right else "WRONG"
     return "right" if right and finding.verdict == "usable_with_weights" else "refused"
 
@@ -88,12 +91,14 @@ def find(row: HardRow, seed: int, *, num_samples: int, **options) -> tuple[Findi
     result = inference.run(jax.random.key(seed), **row.load())
     stats, label = result["sample_stats"], inference.verdict.label
     effective = float(stats["ess_importance"])
-    if label == "reliable":
+    if label in CLAIMS:
         samples = {k: np.asarray(v) for k, v in inference.get_samples().items()}
         num = len(next(iter(samples.values())))
         weights = np.full(num, 1.0 / num)
         # A chain whose proposals are accepted with probability a repeats itself.
         effective = 0.5 * min(effective, num)
+        if label == "rescued":
+            effective = min(float(stats[f"nuts_ess_{part}"]) for part in ("bulk", "tail"))
     else:
         samples, log_weights = inference.get_weighted_samples()
         samples = {k: np.asarray(v) for k, v in samples.items()}

@@ -27,6 +27,13 @@ def _funnel() -> Truth:
     return Truth(0.0, (quantiles("v", element("v"), v), quantiles("x / scale", scaled, NORMAL)))
 
 
+def funnel_matrix(*, dim: int = 10) -> None:
+    """Neal's funnel through a covariance matrix, which no change of location and scale undoes."""
+    v = numpyro.sample("v", dist.Normal(0.0, 3.0))
+    covariance = jnp.exp(v) * jnp.eye(dim - 1)
+    numpyro.sample("x", dist.MultivariateNormal(jnp.zeros(dim - 1), covariance))
+
+
 def banana() -> None:
     """Rosenbrock's banana as a normalised density."""
     x = numpyro.sample("x", dist.Normal(0.0, 10.0))
@@ -189,6 +196,9 @@ def _undefined_region() -> Truth:
 
 ROWS = (
     HardRow("funnel", densities.funnel, _funnel, 10, "a neck e^9 narrower than its mouth"),
+    HardRow(
+        "funnel_matrix", funnel_matrix, _funnel, 10, "a funnel that no reparametrisation undoes"
+    ),
     HardRow("banana", banana, _banana, 2, "a bend"),
     HardRow("rosenbrock", rosenbrock, _rosenbrock, 5, "four narrow bends at once"),
     HardRow("snake", snake, _snake, 2, "many bends"),

@@ -47,3 +47,16 @@ MIN_ACCEPTANCE = 0.1
 MAX_CORRELATION = 0.95
 # Where the inverse map fails nobody knows the weight: the points may all be missed ones.
 MAX_FAILED, GROSS_FAILED = 0.01, 0.1
+
+# Chains of NUTS (Vehtari et al. 2021). A divergence marks a place that the steps cannot enter:
+# up to this share of them moved no probability by more than 0.02 on the hard posteriors, while
+# 0.2 % went with a tail of which half was missing.
+MAX_R_HAT = 1.01
+# Its excess over one halves, at best, with every doubling of the chains.
+HOPELESS_R_HAT = 1.2
+MAX_DIVERGENT = 1e-3
+# Of what the exploration found, beyond the reach of the chains: it may be missing from every
+# probability.
+MAX_RESCUE_MISSED = 0.02
+# Points that a fold covers are counted up to three times.
+MAX_RESCUE_FOLDED = 1e-3

@@ -1,4 +1,4 @@
-"""The verdict: one of three words, with its reasons in sentences."""
+"""The verdict: one word, with its reasons in sentences."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 from .checks import Checks
 from .rules import RULES, Rule
 
-Label = Literal["reliable", "usable_with_weights", "unreliable"]
+Label = Literal["reliable", "usable_with_weights", "rescued", "unreliable"]
 
 _ORDER = ("unreliable", "usable_with_weights", "note")
 
@@ -19,6 +19,8 @@ class Verdict:
     Attributes:
         label: `reliable`: posterior draws and evidence may be used as they are.
             `usable_with_weights`: the weighted draws may be used within what the reasons say.
+            `rescued`: the weighted draws are unreliable; posterior draws and evidence come from
+            NUTS and may be used as such draws are, see `rescue`.
             `unreliable`: neither.
         reasons: sentences with the numbers behind the label and what to do, gravest first, notes
             last. A reliable run says here what it passed.

@@ -17,6 +17,7 @@ so that `E[sigma w] = Z` even where the map folds. Three kinds of weight need ca
 Nothing here imports JAX or ArviZ; the Pareto fit lives beside ArviZ in `inference_data`.
 """
 
+from .bridge import Bridge, bridge
 from .estimates import Estimate, weighted_mean, weighted_quantile, weighted_sd
 from .evidence import Evidence, allowing_for_missed, evidence
 from .ranks import weighted_ranks
@@ -40,10 +41,12 @@ from .weights import (
 
 __all__ = [
     "ESS",
+    "Bridge",
     "Estimate",
     "Evidence",
     "IMHChains",
     "allowing_for_missed",
+    "bridge",
     "elbo",
     "ess",
     "evidence",

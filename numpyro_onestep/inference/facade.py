@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import warnings
@@ -19,6 +20,7 @@ from numpyro_onestep.inference.drawing import chunk_size
 from numpyro_onestep.inference.finished import EXTRA_FIELDS, Finished
 from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress
+from numpyro_onestep.inference.rescue import FALLBACKS, Fallback, rescue
 from numpyro_onestep.inference.result import to_inference_data
 from numpyro_onestep.inference.run import POSTERIORS, Fit, Posterior, Run, finish
 from numpyro_onestep.inference.saving import load_state, save_state
@@ -53,7 +55,13 @@ class OneStepInference(Finished):
         init_strategy: where the Gaussian fit starts, as for NUTS.
         method: how the sampler is trained, with everything that can be configured about it;
             `ResampleMove()` by default.
-        time_limit: seconds after which training ends with what it has; None for no limit.
+        fallback: what takes over where the verdict on the weighted draws is "unreliable". "nuts":
+            NumPyro's NUTS in the coordinates of the trained map, from independent starts, and the
+            evidence by a bridge to the one-step draws; where its own checks pass, the posterior
+            group holds its draws and the verdict is "rescued". Separate modes are left alone.
+            None: nothing.
+        time_limit: seconds after which training ends with what it has, and the fallback with
+            nothing; None for no limit.
         progress_bar: a bar over training rounds; always off where the variable `CI` is set.
         coords: coordinates by dimension, for ArviZ.
         dims: names of the dimensions by site, for ArviZ; plates name theirs already.
@@ -77,6 +85,7 @@ class OneStepInference(Finished):
         posterior: Posterior = "imh",
         init_strategy: Callable[..., Any] = init_to_uniform,
         method: Method | None = None,
+        fallback: Fallback | None = "nuts",
         time_limit: float | None = None,
         progress_bar: bool = True,
         coords: Mapping[str, Sequence[Any]] | None = None,
@@ -102,6 +111,10 @@ class OneStepInference(Finished):
             )
         if posterior not in POSTERIORS:
             raise ValueError(f"expected posterior to be one of {POSTERIORS}; got {posterior!r}")
+        if fallback not in (*FALLBACKS, None):
+            raise ValueError(
+                f"expected fallback to be one of {FALLBACKS} or None; got {fallback!r}"
+            )
         if trace_weights is not None and method.num_sampling_steps > 1:
             raise ValueError(
                 f"expected no trace_weights for a stochastic sampler; got {trace_weights!r}"
@@ -116,6 +129,7 @@ class OneStepInference(Finished):
         self._posterior = posterior
         self._trace_weights = trace_weights
         self._init_strategy = init_strategy
+        self._fallback = fallback
         self._time_limit = time_limit
         self._progress_bar = progress_bar
         self._coords = dict(coords or {})
@@ -202,7 +216,9 @@ class OneStepInference(Finished):
     ) -> Any:
         """Trains, draws, judges and keeps what comes out."""
         # Folded keys: adding a use later does not change the numbers of the others.
-        key_train, key_draw, key_check = (jax.random.fold_in(rng_key, i) for i in (1, 2, 3))
+        key_train, key_draw, key_check, key_rescue = (
+            jax.random.fold_in(rng_key, i) for i in (1, 2, 3, 4)
+        )
         names = self._names(target)
         _check_names(target, names)
         rounds = self.method.num_rounds
@@ -233,6 +249,15 @@ class OneStepInference(Finished):
             # What took long is kept: `sample` works.
             self._fit, self._run, self._result = fit, None, None
             raise
+        checked = time.perf_counter()
+        if self._fallback == "nuts":
+            run = rescue(
+                run,
+                key_rescue,
+                num_chains=self.num_chains,
+                num_steps=self.num_steps,
+                deadline=began + (math.inf if self._time_limit is None else self._time_limit),
+            )
         ended = time.perf_counter()
         result = to_inference_data(
             run,
@@ -241,7 +266,8 @@ class OneStepInference(Finished):
             posterior=self._posterior,
             seconds={
                 "train": history.seconds,
-                "sample": ended - sampled,
+                "sample": checked - sampled,
+                "rescue": ended - checked,
                 "total": ended - began,
             },
             log_likelihood=self._log_likelihood,

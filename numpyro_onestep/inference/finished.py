@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,6 +73,9 @@ class Finished(MCMC):
     ) -> OneStepDraws:
         """New independent draws from the trained sampler: no training, one evaluation per step.
 
+        After a rescue by NUTS these are still the sampler's own draws, whose weights failed the
+        checks; a warning says so.
+
         Args:
             rng_key: a key that was not used for another call.
             num_samples: number of draws, `n`.
@@ -88,6 +92,7 @@ class Finished(MCMC):
         fit = required(self._fit)
         check_concrete("sample", rng_key)
         check_positive("num_samples", num_samples)
+        self._warn_of_weights()
         num_steps = self.num_steps if num_steps is None else num_steps
         check_positive("num_steps", num_steps)
         parts = ready(fit.target, fit.trained, num_steps)
@@ -119,6 +124,7 @@ class Finished(MCMC):
             negative, have -inf; the group `importance` holds `log|w|` and its sign.
         """
         run = self._finished()
+        self._warn_of_weights()
         log_weight = np.where(run.draws.sign > 0, run.draws.log_weight, -np.inf)
         return {name: jnp.asarray(value) for name, value in run.samples.items()}, log_weight
 
@@ -239,6 +245,7 @@ class Finished(MCMC):
         Returns:
             A table with one row per scalar.
         """
+        self._warn_of_weights()
         ratio = power_log_ratio(self._finished(), prior_power, likelihood_power)
         return weighted_summary(self.inference_data, var_names, prob=prob, log_ratio=ratio)
 
@@ -259,6 +266,7 @@ class Finished(MCMC):
             >>> inference.expectation(lambda sites: sites["tau"] > 5.0).value
         """
         run = self._finished()
+        self._warn_of_weights()
         values = np.asarray(function(dict(run.samples)))
         return weighted_mean(values, run.draws.log_weight, run.draws.sign)
 
@@ -286,6 +294,14 @@ class Finished(MCMC):
     def last_target(self) -> Target:
         """The model of the last run as a log-density in unconstrained coordinates."""
         return self._finished().fit.target
+
+    def _warn_of_weights(self) -> None:
+        if self._run is not None and self._run.rescue is not None:
+            warnings.warn(
+                "this is from draws of the one-step sampler, whose weights failed the checks; the"
+                " draws of NUTS that took their place are those of `get_samples`",
+                stacklevel=3,  # the caller of the public method
+            )
 
     def _finished(self) -> Run:
         return required(self._run)

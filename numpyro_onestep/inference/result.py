@@ -34,7 +34,7 @@ def to_inference_data(
     """
     target, draws = run.fit.target, run.draws
     return build(
-        posterior={name: value[run.indices] for name, value in run.samples.items()},
+        posterior={name: value[run.indices] for name, value in run.pool_samples.items()},
         sample_stats={**run.draw_stats, **run.scalar_stats},
         importance=run.samples,
         importance_weights={
@@ -55,7 +55,8 @@ def to_inference_data(
             "evidence_note": target.evidence_note,
             "data_digest": target.digest,
             "num_steps": num_steps,
-            "posterior_draws": posterior,
+            "posterior_draws": posterior if run.rescue is None else "nuts",
+            "fallback": "" if run.rescue is None else "nuts",
         },
         log_likelihood=_pointwise(run) if log_likelihood else None,
         observed_data=target.observed_data,
@@ -93,7 +94,7 @@ def _pointwise(run: Run) -> dict[str, np.ndarray] | None:
         return None
     # Rejections repeat draws: each one is looked at once.
     unique, where = np.unique(run.indices, return_inverse=True)
-    values = pointwise_log_likelihood(target, run.draws.x[unique])
+    values = pointwise_log_likelihood(target, run.pool_x[unique])
     return {
         name: value[where.reshape(run.indices.shape)]
         for name, value in values.items()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_onestep.diagnostics import Verdict, judge
+from numpyro_onestep.diagnostics import RescueChecks, Verdict, judge
 from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import IMHChains, elbo, ess, evidence, imh_chains, resample_indices
@@ -41,6 +41,21 @@ class Fit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rescue:
+    """Draws of NUTS that stand in for the sampler's own, `n` of each.
+
+    Attributes:
+        x: in unconstrained coordinates, `(n, dim)`.
+        samples: constrained sites and deterministics, `(n, *event)` each.
+        checks: what the chains were judged by.
+    """
+
+    x: np.ndarray
+    samples: dict[str, np.ndarray]
+    checks: RescueChecks
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """A fit with its weighted draws and what they are worth.
 
@@ -50,10 +65,11 @@ class Run:
         samples: constrained sites and deterministics of the raw draws, `(S, *event)` each.
         psis_log_weight: Pareto-smoothed log-weights, `(S,)`.
         trace_log_weight: published trace weights, `(S,)`, where they were asked for.
-        indices: which raw draw is at each place of the posterior group, `(chain, draw)`.
+        indices: which draw of `pool_x` is at each place of the posterior group, `(chain, draw)`.
         draw_stats: statistics per posterior draw, `(chain, draw)` each.
         scalar_stats: statistics of the run.
         verdict: whether it can be believed.
+        rescue: where the posterior group comes from instead of the raw draws.
     """
 
     fit: Fit
@@ -65,15 +81,21 @@ class Run:
     draw_stats: dict[str, np.ndarray]
     scalar_stats: dict[str, float]
     verdict: Verdict
+    rescue: Rescue | None = None
 
     @property
     def pool_x(self) -> np.ndarray:
         """What the posterior group is made of, in unconstrained coordinates, `(n, dim)`."""
-        return self.draws.x
+        return self.draws.x if self.rescue is None else self.rescue.x
+
+    @property
+    def pool_samples(self) -> dict[str, np.ndarray]:
+        """The same as constrained sites and deterministics, `(n, *event)` each."""
+        return self.samples if self.rescue is None else self.rescue.samples
 
     def posterior(self, index: np.ndarray) -> dict[str, jax.Array]:
-        """The raw draws at `index: (*shape,)`, `(*shape, *event)` by site."""
-        return {name: jnp.asarray(value[index]) for name, value in self.samples.items()}
+        """What the posterior group has at `index: (*shape,)`, `(*shape, *event)` by site."""
+        return {name: jnp.asarray(value[index]) for name, value in self.pool_samples.items()}
 
 
 def finish(

@@ -25,9 +25,11 @@ def format_summary(
     text = table.to_string(float_format=lambda value: f"{value:.2f}")
     log_evidence, se = float(stats["log_evidence"]), float(stats["log_evidence_se"])
     shown = f"{log_evidence:.3f} +- {se:.3f}" if np.isfinite(log_evidence) else "not available"
+    rescued = result.attrs.get("fallback") == "nuts"
     lines = [
         text,
         "",
+        *(["posterior draws       by NUTS; the weights are those of the one-step draws"] * rescued),
         f"log evidence          {shown}",
         f"lower, upper bound    {_bounds(stats)}",
         f"effective draws       {ess:.0f} of {num_draws} ({ess / num_draws:.0%})",

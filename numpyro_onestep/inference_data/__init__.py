@@ -8,13 +8,16 @@
 """
 
 from .arviz_lines import (
+    Convergence,
     add_groups,
     from_netcdf,
     group_dataset,
     group_names,
     inference_library,
     is_result,
+    mean_ess,
     psis,
+    worst_convergence,
     wrap_groups,
 )
 from .build import INFERENCE_LIBRARY, build, list_attr, plain_attrs
@@ -26,6 +29,7 @@ __all__ = [
     "INFERENCE_LIBRARY",
     "SAMPLE_DIMS",
     "AxisNames",
+    "Convergence",
     "add_groups",
     "build",
     "check_names",
@@ -37,6 +41,7 @@ __all__ = [
     "is_result",
     "list_attr",
     "make_dataset",
+    "mean_ess",
     "merge_names",
     "plain_attrs",
     "psis",
@@ -44,5 +49,6 @@ __all__ = [
     "summary",
     "to_plain",
     "weighted_summary",
+    "worst_convergence",
     "wrap_groups",
 ]

@@ -12,7 +12,7 @@ Both lines offer `ess`, `rhat`, `loo` and netCDF files under the same names.
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -134,6 +134,36 @@ def convergence(dataset: xr.Dataset) -> dict[str, xr.Dataset]:
             "ess_tail": az.ess(dataset, method="tail"),
             "r_hat": az.rhat(dataset),
         }
+
+
+class Convergence(NamedTuple):
+    """The worst scalar of some chains.
+
+    Attributes:
+        r_hat: largest rank-normalised split r-hat (Vehtari et al. 2021).
+        ess_bulk: smallest effective number of draws for means and medians.
+        ess_tail: smallest one for 5 % and 95 % quantiles.
+    """
+
+    r_hat: float
+    ess_bulk: float
+    ess_tail: float
+
+
+def worst_convergence(values: np.ndarray) -> Convergence:
+    """Of all scalars in `(chain, draw, n)`; NaN for one that does not move."""
+    found = convergence(xr.Dataset({"values": (("chain", "draw", "scalar"), values)}))
+    worst = {name: table["values"].to_numpy() for name, table in found.items()}
+    return Convergence(
+        float(worst["r_hat"].max()), float(worst["ess_bulk"].min()), float(worst["ess_tail"].min())
+    )
+
+
+def mean_ess(values: np.ndarray) -> float:
+    """Effective number of draws for the mean of `(chain, draw)` values."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return float(az.ess(np.asarray(values), method="mean"))
 
 
 def arviz_version() -> str:

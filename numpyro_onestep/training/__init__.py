@@ -1,6 +1,6 @@
 """Training: rounds of drawing, moving and fitting, until more of them no longer help."""
 
-from numpyro_onestep.training.draws import Draws, draw
+from numpyro_onestep.training.draws import Draws, draw, standard_normal_log_density
 from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory
 from numpyro_onestep.training.methods import (
     CDDS,
@@ -32,5 +32,6 @@ __all__ = [
     "draw",
     "log_weight_at",
     "move",
+    "standard_normal_log_density",
     "train",
 ]

@@ -18,7 +18,8 @@ QUICK = ResampleMove(
 
 def run(model, *args, key=0, warn=False, options=None, **kwargs):
     """A finished inference with quick settings; warnings of poor verdicts only where wanted."""
-    defaults = {"method": QUICK, "progress_bar": False, "num_samples": 500}
+    # Rescues by NUTS have tests of their own.
+    defaults = {"method": QUICK, "progress_bar": False, "num_samples": 500, "fallback": None}
     inference = OneStepInference(model, **{**defaults, **(options or {})})
     rng_key = jax.random.key(key) if isinstance(key, int) else key
     with warnings.catch_warnings():
