@@ -23,18 +23,19 @@ def ill_conditioned(dim):
     return scale * rng.normal(size=dim), scale[:, None] * factor
 
 
-@pytest.fixture(scope="module")
-def fit():
-    mean, factor = ill_conditioned(20)
+# From draws, and from Hessians.
+@pytest.fixture(scope="module", params=[20, 150])
+def fit(request):
+    mean, factor = ill_conditioned(request.param)
     target = build_target(jax.random.key(0), normal, (mean, factor))
     start = target.initial_points(jax.random.key(1), 1)[0]
-    found = fit_gaussian(target, start, jnp.full(20, START_SCALE), jax.random.key(2))
+    found = fit_gaussian(target, start, jnp.full(target.dim, START_SCALE), jax.random.key(2))
     return target, found.affine, np.asarray(found.elbo)
 
 
 def test_recovers_the_mean_and_the_covariance(fit):
-    _, affine, _ = fit
-    mean, factor = ill_conditioned(20)
+    target, affine, _ = fit
+    mean, factor = ill_conditioned(target.dim)
     shift = np.linalg.solve(factor, np.asarray(affine.mean, np.float64) - mean)
     ratio = np.linalg.solve(factor, np.asarray(affine.factor, np.float64))
     # In standard deviations of the posterior, and as relative errors of scales along any direction.
@@ -45,11 +46,12 @@ def test_recovers_the_mean_and_the_covariance(fit):
 def test_the_bound_is_tight(fit):
     """Equal to the log evidence, 0: its average up to 5 standard errors, each point exactly."""
     target, affine, elbo = fit
-    assert elbo[0] < -100.0
-    assert abs(elbo[-100:].mean()) < 5.0 * elbo[-100:].std() / 10.0 + 1e-4 < 0.3
-    z = jax.random.normal(jax.random.key(3), (100, 20))
+    assert elbo[0] < -100.0 or target.dim > 100
+    last = elbo[-50:]
+    assert abs(last.mean()) < 5.0 * last.std() / 50**0.5 + 1e-3 < 0.3
+    z = jax.random.normal(jax.random.key(3), (100, target.dim))
     value = jax.vmap(lambda z: log_density(target, affine, z))(z)
-    expected = -0.5 * (z**2).sum(1) - 10.0 * np.log(2.0 * np.pi)
+    expected = -0.5 * (z**2).sum(1) - 0.5 * target.dim * np.log(2.0 * np.pi)
     np.testing.assert_allclose(value, expected, atol=2e-2)
 
 
@@ -68,3 +70,55 @@ def test_affine(shape):
     np.testing.assert_allclose(x, mean + z @ factor.T, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(affine.inverse(x), z, rtol=1e-2, atol=1e-3)
     assert float(affine.log_det) == pytest.approx(np.linalg.slogdet(factor)[1], abs=1e-4)
+
+
+def log_scales(y, idle):
+    """Scales with one measurement each: curved, of one mode; and sites that have no data."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 3.0))
+    with numpyro.plate("n", 100):
+        log_scale = numpyro.sample("log_scale", dist.Normal(mu, 1.0))
+        if idle:
+            numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(0.0, jnp.exp(log_scale)), obs=y)
+
+
+def test_hessians_where_the_posterior_is_not_normal():
+    """In 201 dimensions, the bound that draws reach in 101, those without the idle sites."""
+    y = 2.0 * np.random.default_rng(0).normal(size=100)
+    bounds = []
+    for idle in (True, False):
+        target = build_target(jax.random.key(0), log_scales, (y, idle))
+        start = target.initial_points(jax.random.key(1), 1)[0]
+        bounds.append(
+            fit_gaussian(target, start, jnp.full_like(start, START_SCALE), jax.random.key(2)).bound
+        )
+    # A pair of Hessians per step is noisy where the curvature is: 100 sites, 0.005 nats each.
+    assert abs(bounds[0] - bounds[1]) < 0.5
+
+
+@jax.custom_vjp
+def quadratic(x):
+    return -0.5 * (x**2).sum()
+
+
+def _backward(x, g):
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    slope = jax.pure_callback(lambda x: -np.asarray(x), shape, x, vmap_method="broadcast_all")
+    return (g * slope,)
+
+
+quadratic.defvjp(lambda x: (quadratic(x), x), _backward)
+
+
+def once_differentiable():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([150]).to_event(1))
+    numpyro.factor("data", quadratic(x))
+
+
+def test_scales_alone_without_hessians():
+    """A gradient that Python computes: independent normals of variance 1/2, evidence 2^(-75)."""
+    target = build_target(jax.random.key(0), once_differentiable)
+    start = target.initial_points(jax.random.key(1), 1)[0]
+    fit = fit_gaussian(target, start, jnp.full_like(start, START_SCALE), jax.random.key(2))
+    assert fit.bound == pytest.approx(-75.0 * np.log(2.0), abs=0.01)
+    np.testing.assert_allclose(fit.affine.factor, np.eye(150) / 2**0.5, atol=1e-3)

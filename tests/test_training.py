@@ -11,7 +11,7 @@ import pytest
 
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import build_target
-from numpyro_onestep.training import Draws, ResampleMove, move, train
+from numpyro_onestep.training import Draws, ResampleMove, draw, move, train
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
 
 
@@ -37,6 +37,12 @@ def test_settings(change, message):
 def banana():
     x = numpyro.sample("x", dist.Normal(0.0, 1.0))
     numpyro.sample("y", dist.Normal(0.3 * x**2, 0.5))
+
+
+def skewed():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    # Not normal in any coordinates: there is something to learn.
+    numpyro.sample("y", dist.Gumbel(0.3 * x**2, 0.5))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +126,8 @@ SETTINGS = ResampleMove(
 )
 
 
-def test_history(target):
+def test_history():
+    target = build_target(jax.random.key(0), skewed)
     rounds = []
     sampler, history = train(
         target, jax.random.key(2), SETTINGS, on_round=lambda i, _: rounds.append(i)
@@ -139,15 +146,40 @@ def test_history(target):
     assert sampler.components[0].affine.mean.shape == (2,)
 
 
-def test_ends_when_the_draws_are_good_enough(target):
+def test_ends_when_the_draws_are_good_enough():
     """Two good rounds running, then the last rounds over which the learning rate falls."""
+    target = build_target(jax.random.key(0), skewed)
     settings = dataclasses.replace(SETTINGS, target_ess=0.01)
     _, history = train(target, jax.random.key(2), settings)
     assert len(history.ess_fraction) == 1 + settings.num_annealing
     assert history.stopped == ""
 
 
-def test_ends_without_a_gain(target):
+def test_ends_without_a_gain():
+    target = build_target(jax.random.key(0), skewed)
     settings = dataclasses.replace(SETTINGS, max_rounds=30, patience=2, learning_rate=1e-9)
     _, history = train(target, jax.random.key(2), settings)
     assert len(history.ess_fraction) < 15
+
+
+def test_nothing_to_train_where_the_posterior_is_normal():
+    """The Gaussian fit is the sampler: no step of the optimiser, and no heavier tails."""
+    target = build_target(jax.random.key(0), lambda: numpyro.sample("x", dist.Normal(3.0, 2.0)))
+    settings = dataclasses.replace(SETTINGS, target_ess=0.95)
+    sampler, history = train(target, jax.random.key(2), settings)
+    assert history.losses == [] and len(history.ess_fraction) == 1
+    assert history.ess_fraction[0] > 0.999 and history.stopped == "" and not history.diverged
+    steps = sampler.components[0].steps(target, 1)
+    draws = draw(target, sampler.components[0].affine, steps, jax.random.key(3), 400)
+    assert np.abs(np.asarray(draws.log_weight)).max() < 0.01
+
+
+def test_what_was_trained_is_kept_where_it_serves():
+    """Two sets of fresh draws reach the target as they are."""
+    target = build_target(jax.random.key(0), skewed)
+    settings = dataclasses.replace(SETTINGS, target_ess=0.5)
+    mixture, history = train(target, jax.random.key(2), settings)
+    assert len(history.losses) > 0
+    _, history = train(target, jax.random.key(3), settings, warm=mixture)
+    assert history.losses == [] and len(history.ess_fraction) == 2
+    assert min(history.ess_fraction) >= 0.5

@@ -8,12 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_onestep.preconditioner import (
-    NUM_FIT_GRADIENTS,
-    START_SCALE,
-    GaussianFit,
-    fit_gaussian,
-)
+from numpyro_onestep.preconditioner import START_SCALE, GaussianFit, fit_gaussian
 from numpyro_onestep.target import (
     Centredness,
     Target,
@@ -64,4 +59,5 @@ def choose_centring(target: Target, rng_key: jax.Array) -> Centring:
     best = max(fits, key=lambda fit: np.nan_to_num(fit.bound, nan=-np.inf))
     gains = not best.bound <= as_written.bound + _LEAST_GAIN
     chosen = best if gains else as_written
-    return Centring(chosen.centredness, (chosen,), NUM_FIT_GRADIENTS * (len(fits) - 1))
+    others = sum(int(fit.num_gradients) for fit in fits if fit is not chosen)
+    return Centring(chosen.centredness, (chosen,), others)

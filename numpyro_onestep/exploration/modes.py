@@ -22,13 +22,7 @@ from scipy.linalg import solve_triangular
 
 from numpyro_onestep.exploration.survey import survey
 from numpyro_onestep.exploration.tempering import Particles, temper
-from numpyro_onestep.preconditioner import (
-    NUM_FIT_GRADIENTS,
-    START_SCALE,
-    Affine,
-    GaussianFit,
-    fit_gaussian,
-)
+from numpyro_onestep.preconditioner import START_SCALE, Affine, GaussianFit, fit_gaussian
 from numpyro_onestep.target import Target, starting_points
 
 # Equal normal densities are that far apart at 4 standard deviations; there the log-density at half
@@ -239,7 +233,9 @@ class _Search:
             rivals=tuple(fit for i, fit in enumerate(self.fits) if i not in modes),
             unreached=self.unreached,
             too_many=len(self.modes) > self.max_modes,
-            num_gradients=NUM_FIT_GRADIENTS * len(self.fits) + self.particles.num_evaluations,
+            num_gradients=(
+                sum(int(fit.num_gradients) for fit in self.fits) + self.particles.num_evaluations
+            ),
             stopped=stopped,
             diverged=diverged,
         )

@@ -59,10 +59,10 @@ def test_new_data_without_compilation(fitted, caplog):
     assert result is fitted.inference_data
     np.testing.assert_allclose(group_dataset(result, "observed_data")["y"], y, rtol=1e-6)
     assert abs(float(np.mean(fitted.get_samples()["centre"])) - np.mean(y)) < 0.3
-    # The old map is exact for the new posterior too: its draws say so twice, nothing is trained.
+    # Both posteriors are normal: the draws of the fit say so, nothing is trained.
     record = group_dataset(result, "training")
-    assert record.sizes["training_step"] == 0 and record.sizes["round"] == 2
-    assert record["ess_fraction"].min() >= QUICK.target_ess
+    assert record.sizes["training_step"] == 0 and record.sizes["round"] == 1
+    assert record["ess_fraction"].min() > 0.995
     # Witnesses from as many other starts as in a run, and one more.
     assert len(fitted._fit.trained.rivals) == QUICK.num_starts
 

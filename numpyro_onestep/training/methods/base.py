@@ -132,6 +132,13 @@ class Method:
         """Whether loc-scale sites may be worked with in other coordinates than the user's."""
         return True
 
+    def normal_flow(self, dim: int) -> Flow | None:
+        """The flow whose untrained map moves nothing, for normal posteriors; None to train anyway.
+
+        Its maps are those of `flow`, with other parameters.
+        """
+        return None
+
     @property
     def num_rounds(self) -> int:
         """Rounds at the most, those of the teacher included."""

@@ -62,6 +62,10 @@ class ResampleMove(Method):
         """Gated residual blocks on the cosine schedule."""
         return FlowMap(GatedResidualNetwork(dim, self.width, self.num_blocks))
 
+    def normal_flow(self, dim: int) -> FlowMap:
+        """The same without heavier tails than those of the normal."""
+        return FlowMap(GatedResidualNetwork(dim, self.width, self.num_blocks, tail=0.0))
+
     def batch(
         self,
         density: Density,

@@ -1,7 +1,6 @@
-r"""The preconditioner: a Gaussian fit to the posterior, `x = m + L z`.
+r"""The Gaussian fit from draws.
 
-The flow works in its coordinates. With `z ~ N(0, I)` the map is exact for a Gaussian posterior
-before any training. The fit minimises KL(q || p) by natural gradients. In the coordinates of the
+The fit minimises KL(q || p) by natural gradients. In the coordinates of the
 current fit, with `r = grad_z log gamma + z` (zero everywhere at a Gaussian optimum, so the
 estimates lose their variance there: the path gradient of Roeder et al., arXiv 1703.09194),
 
@@ -17,14 +16,14 @@ and Hoffman, arXiv 1906.03028).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 
+from numpyro_onestep.preconditioner.base import Affine, GaussianFit
 from numpyro_onestep.target import Centredness, Target, centredness_of, recentred
 
 # Means and scales first, correlations next: a few hundred noisy products cannot estimate the
@@ -32,103 +31,25 @@ from numpyro_onestep.target import Centredness, Target, centredness_of, recentre
 _DIAGONAL_STEPS = 60
 _STEPS = 300
 _DRAWS = 64
-START_SCALE = 0.1
-"""Standard deviation of a fit before its first step, where nothing suggests another."""
+# Last steps, from a fifth of the first rate down: what refines a fit that has its correlations.
+_REFINING_STEPS = 100
 _RATE = 0.5
 _LAST_RATE = 0.02
-# Last steps of a fit, at the lowest rate, whose draws count as draws of the fit.
-_LAST_STEPS = 50
 # Longest move of the mean per step, in standard deviations of the current fit.
 _RADIUS = 3.0
-# Beyond this dimension the fit stays diagonal: an eigendecomposition per step would dominate.
-_MAX_DENSE_DIM = 300
 # Step of the centredness at first; it falls with the rate of the Newton steps.
 _CENTRING_RATE = 0.1
-NUM_FIT_GRADIENTS = _STEPS * _DRAWS
-"""Gradients of the target that one fit takes."""
 
 
-@struct.dataclass
-class Affine:
-    """The map `x = mean + factor @ z`.
-
-    Attributes:
-        mean: `(dim,)`.
-        factor: lower triangular with positive diagonal, `(dim, dim)`.
-    """
-
-    mean: jax.Array
-    factor: jax.Array
-
-    def forward(self, z: jax.Array) -> jax.Array:
-        """`z` to unconstrained coordinates; `(..., dim)`."""
-        return self.mean + z @ self.factor.T
-
-    def inverse(self, x: jax.Array) -> jax.Array:
-        """Unconstrained coordinates, `(dim,)` or `(n, dim)`, to `z`."""
-        centred = jnp.moveaxis(x - self.mean, -1, 0)
-        z = jax.scipy.linalg.solve_triangular(self.factor, centred, lower=True)
-        return jnp.moveaxis(z, 0, -1)
-
-    @property
-    def log_det(self) -> jax.Array:
-        """`log|det L|`."""
-        return jnp.log(jnp.diagonal(self.factor)).sum()
-
-
-class GaussianFit(NamedTuple):
-    """A fit with its account in nats.
-
-    Attributes:
-        affine: the map from a standard normal to the fit.
-        elbo: mean of `log gamma - log q` over the fresh draws of every step, `(num_steps,)`: the
-            evidence lower bound.
-        centredness: of the coordinates that the fit is in; empty for those of the user's model.
-    """
-
-    affine: Affine
-    elbo: jax.Array
-    centredness: Centredness
-
-    @property
-    def bound(self) -> float:
-        """The lower bound of the finished fit, averaged over the draws of its last steps."""
-        return float(np.mean(np.asarray(self.elbo, np.float64)[-_LAST_STEPS:]))
-
-
-def log_density(target: Target, affine: Affine, z: jax.Array) -> jax.Array:
-    """Log-density of the target as a function of `z`, volume included; integrates to the same Z."""
-    return target.log_density(affine.forward(z)) + affine.log_det
-
-
-@struct.dataclass
-class Density:
-    """The target as a density of `z`, for flows that follow its gradient.
-
-    Attributes:
-        target: the model.
-        affine: the preconditioner.
-    """
-
-    target: Target
-    affine: Affine
-
-    def log_density(self, z: jax.Array) -> jax.Array:
-        """Log-density at one point `(dim,)`, volume of the preconditioner included."""
-        return log_density(self.target, self.affine, z)
-
-    def score(self, z: jax.Array) -> jax.Array:
-        """Its gradient `(dim,)`."""
-        return jax.grad(self.log_density)(z)
-
-
-@jax.jit
-def fit_gaussian(
+@functools.partial(jax.jit, static_argnames="dense")
+def fit_from_draws(
     target: Target,
     start: jax.Array,
     scale: jax.Array,
     rng_key: jax.Array,
     centring: jax.Array | np.ndarray | float = 0.0,
+    *,
+    dense: bool = True,
 ) -> GaussianFit:
     """Fits mean and covariance from `start: (dim,)`.
 
@@ -139,9 +60,43 @@ def fit_gaussian(
         rng_key: for the draws.
         centring: 1 to fit the centredness of a recentred target too, from the target's own; 0 to
             leave it.
+        dense: whether coordinates may be correlated; without, only scales are fitted.
     """
-    dim = target.dim
-    dense = dim <= _MAX_DENSE_DIM
+    first = Affine(start, jnp.diag(scale))
+    affine, elbo, centredness = _descend(
+        target, first, jnp.arange(_STEPS), rng_key, centring, dense=dense
+    )
+    # Any square root of the covariance serves; a triangular one has a cheap inverse.
+    upper = jnp.linalg.qr(affine.factor.T, mode="r")
+    factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
+    num_gradients = jnp.asarray(_STEPS * _DRAWS)
+    return GaussianFit(Affine(affine.mean, factor), elbo, centredness, num_gradients)
+
+
+def refined(
+    target: Target, affine: Affine, rng_key: jax.Array
+) -> tuple[Affine, jax.Array, jax.Array]:
+    """Means and scales along the columns of a triangular factor, averaged over many draws.
+
+    Returns:
+        The fit, the lower bound by step, `(num_steps,)`, and the number of gradients.
+    """
+    steps = jnp.arange(_STEPS - _REFINING_STEPS, _STEPS)
+    affine, elbo, _ = _descend(target, affine, steps, rng_key, 0.0, dense=False)
+    return affine, elbo, jnp.asarray(_REFINING_STEPS * _DRAWS)
+
+
+def _descend(
+    target: Target,
+    affine: Affine,
+    steps: jax.Array,
+    rng_key: jax.Array,
+    centring: jax.Array | np.ndarray | float,
+    *,
+    dense: bool,
+) -> tuple[Affine, jax.Array, Centredness]:
+    """The given ones of the steps `0 .. _STEPS - 1`, whose rate falls."""
+    dim, dtype = target.dim, affine.mean.dtype
     half = _DRAWS // 2
     adam = optax.scale_by_adam()
 
@@ -151,10 +106,9 @@ def fit_gaussian(
     value_and_grad = jax.vmap(jax.value_and_grad(log_gamma_at, argnums=(0, 1)), (0, None))
 
     def step(carry: tuple, i: jax.Array) -> tuple[tuple, jax.Array]:
-        mean, factor, centredness, moments = carry
-        log_volume = jnp.linalg.slogdet(factor)[1] + 0.5 * dim * jnp.log(2.0 * jnp.pi)
+        mean, factor, log_volume, centredness, moments = carry
         rate = _rate(i)
-        z = jax.random.normal(jax.random.fold_in(rng_key, i), (half, dim), start.dtype)
+        z = jax.random.normal(jax.random.fold_in(rng_key, i), (half, dim), dtype)
         z = jnp.concatenate([z, -z])
         log_gamma, (gradient, uphill) = value_and_grad(mean + z @ factor.T, centredness)
         r = gradient @ factor + z
@@ -171,7 +125,7 @@ def fit_gaussian(
             factor = factor @ ((basis * scale) @ basis.T)
         else:
             move, scale = _newton(b, 1.0 - (r * z).sum(axis=0) / num_usable, rate)
-            mean = mean + jnp.diagonal(factor) * move
+            mean = mean + factor @ move
             factor = factor * scale
         if centredness:
             # Not before the fit is roughly where the posterior is.
@@ -184,16 +138,15 @@ def fit_gaussian(
         # log gamma - log q without noise where the fit is exact, unlike the two on their own.
         log_w = log_gamma + 0.5 * (z**2).sum(axis=-1) + log_volume
         bound = jnp.where(usable, log_w, 0.0).sum() / num_usable
-        return (mean, factor, centredness, moments), bound
+        log_volume = log_volume + jnp.log(scale).sum()
+        return (mean, factor, log_volume, centredness, moments), bound
 
     own = centredness_of(target)
-    first = (start, jnp.diag(scale), own, adam.init(own))
-    carry, elbo = jax.lax.scan(step, first, jnp.arange(_STEPS))
-    mean, factor, centredness, _ = carry
-    # Any square root of the covariance serves; a triangular one has a cheap inverse.
-    upper = jnp.linalg.qr(factor.T, mode="r")
-    factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
-    return GaussianFit(Affine(mean, factor), elbo, centredness)
+    log_volume = affine.log_det + 0.5 * dim * jnp.log(2.0 * jnp.pi)
+    first = (affine.mean, affine.factor, log_volume, own, adam.init(own))
+    carry, elbo = jax.lax.scan(step, first, steps)
+    mean, factor, _, centredness, _ = carry
+    return Affine(mean, factor), elbo, centredness
 
 
 def _mean_over(usable: jax.Array, values: jax.Array) -> jax.Array:
