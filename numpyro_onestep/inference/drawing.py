@@ -59,6 +59,13 @@ class WeightedDraws:
     sign: np.ndarray
     log_weight: np.ndarray
 
+    def with_more(self, other: WeightedDraws) -> WeightedDraws:
+        """These draws, and then the others."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return WeightedDraws(
+            **{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Weighed:

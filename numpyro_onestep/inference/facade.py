@@ -60,8 +60,14 @@ class OneStepInference(Finished):
             evidence by a bridge to the one-step draws; where its own checks pass, the posterior
             group holds its draws and the verdict is "rescued". Separate modes are left alone.
             None: nothing.
-        time_limit: seconds after which training ends with what it has, and the fallback with
-            nothing; None for no limit.
+        target_ess: how many independent draws the raw draws are to be worth altogether (Kish's
+            effective sample size). Draws are added in batches until they are, 16 times the usual
+            number at the most; a note in the verdict says where that was not enough. None for the
+            usual number.
+        time_limit: seconds for the whole run. Exploration and training end with what they have,
+            draws beyond the first batch and the fallback with nothing, and the verdict says that
+            they were stopped early. The first batch of draws and the checks are always made. None
+            for no limit.
         progress_bar: a bar over training rounds; always off where the variable `CI` is set.
         coords: coordinates by dimension, for ArviZ.
         dims: names of the dimensions by site, for ArviZ; plates name theirs already.
@@ -86,6 +92,7 @@ class OneStepInference(Finished):
         init_strategy: Callable[..., Any] = init_to_uniform,
         method: Method | None = None,
         fallback: Fallback | None = "nuts",
+        target_ess: float | None = None,
         time_limit: float | None = None,
         progress_bar: bool = True,
         coords: Mapping[str, Sequence[Any]] | None = None,
@@ -119,6 +126,10 @@ class OneStepInference(Finished):
             raise ValueError(
                 f"expected no trace_weights for a stochastic sampler; got {trace_weights!r}"
             )
+        if target_ess is not None and not 0.0 < target_ess < math.inf:
+            raise ValueError(
+                f"expected a positive target_ess, a number of draws; got {target_ess!r}"
+            )
         if time_limit is not None and not time_limit > 0:
             raise ValueError(f"expected a positive time_limit in seconds; got {time_limit!r}")
         self.num_samples = num_samples
@@ -130,6 +141,7 @@ class OneStepInference(Finished):
         self._trace_weights = trace_weights
         self._init_strategy = init_strategy
         self._fallback = fallback
+        self._target_ess = target_ess
         self._time_limit = time_limit
         self._progress_bar = progress_bar
         self._coords = dict(coords or {})
@@ -222,12 +234,13 @@ class OneStepInference(Finished):
         names = self._names(target)
         _check_names(target, names)
         rounds = self.method.num_rounds
+        deadline = began + (math.inf if self._time_limit is None else self._time_limit)
         with Progress(rounds, shown=self._progress_bar) as on_round:
             trained, history = train(
                 target,
                 key_train,
                 self.method,
-                time_limit=self._time_limit,
+                time_limit=None if self._time_limit is None else deadline - time.perf_counter(),
                 on_round=on_round,
                 warm=warm,
             )
@@ -244,6 +257,8 @@ class OneStepInference(Finished):
                 num_steps=self.num_steps,
                 posterior=self._posterior,
                 trace_weights=self._trace_weights,
+                target_ess=self._target_ess or 0.0,
+                deadline=deadline,
             )
         except KeyboardInterrupt:
             # What took long is kept: `sample` works.
@@ -256,7 +271,7 @@ class OneStepInference(Finished):
                 key_rescue,
                 num_chains=self.num_chains,
                 num_steps=self.num_steps,
-                deadline=began + (math.inf if self._time_limit is None else self._time_limit),
+                deadline=deadline,
             )
         ended = time.perf_counter()
         result = to_inference_data(

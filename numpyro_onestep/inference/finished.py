@@ -16,6 +16,7 @@ from numpyro.infer.reparam import NeuTraReparam
 from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.importance import Estimate, allowing_for_missed, weighted_mean
 from numpyro_onestep.inference.arguments import check_concrete, check_positive, required
+from numpyro_onestep.inference.diagnosis import Diagnosis, diagnose
 from numpyro_onestep.inference.drawing import (
     OneStepDraws,
     plain_draws,
@@ -279,6 +280,19 @@ class Finished(MCMC):
         """
         shown = list(self._finished().fit.target.site_slices) if exclude_deterministic else None
         print(format_summary(self.inference_data, prob=prob, var_names=shown))
+
+    def diagnose(self) -> Diagnosis:
+        """What is wrong with the run, where, and what to do, in plain sentences.
+
+        Returns:
+            A text that prints: the verdict with its reasons, the sites in which the largest weights
+            lie apart, how far exploration and moved points could see, and what the run took. Its
+            `sections` are pairs of a heading and sentences.
+
+        Example:
+            >>> print(inference.diagnose())
+        """
+        return diagnose(self._finished())
 
     @property
     def verdict(self) -> Verdict:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from numpyro_onestep.diagnostics import RescueChecks, Verdict, judge
+from numpyro_onestep.diagnostics import Checks, RescueChecks, Verdict, judge
 from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import IMHChains, elbo, ess, evidence, imh_chains, resample_indices
@@ -26,6 +27,8 @@ POSTERIORS = ("imh", "resampled", "weighted")
 # Proposals per draw of the posterior group. A chain that keeps every state of its pass repeats a
 # draw of 15 times the mean weight about 15 times in a row; of the states kept here, a quarter.
 _PROPOSALS_PER_DRAW = 4
+# Batches of draws at the most, where an effective number is asked for.
+MAX_BATCHES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Run:
         draw_stats: statistics per posterior draw, `(chain, draw)` each.
         scalar_stats: statistics of the run.
         verdict: whether it can be believed.
+        checks: what the verdict on the weighted draws is made of.
         rescue: where the posterior group comes from instead of the raw draws.
     """
 
@@ -81,6 +85,7 @@ class Run:
     draw_stats: dict[str, np.ndarray]
     scalar_stats: dict[str, float]
     verdict: Verdict
+    checks: Checks
     rescue: Rescue | None = None
 
     @property
@@ -108,12 +113,32 @@ def finish(
     num_steps: int,
     posterior: Posterior,
     trace_weights: TraceLogDet | None = None,
+    target_ess: float = 0.0,
+    deadline: float = math.inf,
 ) -> Run:
-    """Draws, weighs, judges and arranges."""
+    """Draws, weighs, judges and arranges.
+
+    Draws are added, as many again each time, until they are worth `target_ess`, and `deadline` (of
+    `time.perf_counter`) or `MAX_BATCHES` end that.
+    """
     target, trained = fit.target, fit.trained
     num = num_chains * num_samples * (1 if posterior == "weighted" else _PROPOSALS_PER_DRAW)
     parts = ready(target, trained, num_steps)
+    keys = [key_draw]
     draws, first = weighted_draws(parts, key_draw, num, fit.chunk)
+    worth, shortfall = ess(draws.log_weight, draws.sign).count, ""
+    while worth < target_ess and not shortfall:
+        if not worth > 0.0:
+            shortfall = "and none has a weight"
+        elif len(keys) == MAX_BATCHES:
+            shortfall = f"which {MAX_BATCHES} times the usual number of draws did not reach"
+        elif time.perf_counter() > deadline:
+            shortfall = "and sampling was stopped early (time limit)"
+        else:
+            # Chunks and components fold in small numbers.
+            keys.append(jax.random.fold_in(key_draw, 2**30 + len(keys)))
+            draws = draws.with_more(weighted_draws(parts, keys[-1], num, fit.chunk)[0])
+            worth = ess(draws.log_weight, draws.sign).count
     weighed = weigh(draws)
     checks = measure(
         target, trained, fit.history, draws, weighed, first, key_check, num_steps=num_steps
@@ -129,8 +154,11 @@ def finish(
     trace_log_weight = None
     trace_stats = {}
     if trace_weights is not None:
-        trace_log_weight = trace_log_weights(
-            parts, trace_weights, key_draw, num, fit.chunk, num_steps=num_steps
+        trace_log_weight = np.concatenate(
+            [
+                trace_log_weights(parts, trace_weights, key, num, fit.chunk, num_steps=num_steps)
+                for key in keys
+            ]
         )
         trace_stats["trace_log_evidence"] = evidence(trace_log_weight).log_evidence
     shown = target.evidence != "refused" and not fit.history.diverged
@@ -150,14 +178,23 @@ def finish(
             "log_evidence": found.log_evidence if shown else math.nan,
             "log_evidence_se": found.se if shown else math.nan,
             "pareto_k": weighed.pareto_k,
-            "ess_importance": ess(draws.log_weight, draws.sign).count,
+            "ess_importance": worth,
             "elbo": elbo(draws.log_weight) if shown else math.nan,
             "missed_share": checks.missed_share or 0.0,
             "eubo": checks.coverage.eubo if shown and checks.coverage else math.nan,
             **trace_stats,
         },
-        verdict=judge(checks),
+        verdict=_with_shortfall(judge(checks), worth, target_ess, shortfall),
+        checks=checks,
     )
+
+
+def _with_shortfall(verdict: Verdict, worth: float, wanted: float, why: str) -> Verdict:
+    """The verdict with a note where the draws are worth less than was asked for."""
+    if not why:
+        return verdict
+    note = f"The draws are worth {worth:.0f} independent ones; {wanted:.0f} were asked for, {why}."
+    return dataclasses.replace(verdict, reasons=(*verdict.reasons, note))
 
 
 def _arrange(

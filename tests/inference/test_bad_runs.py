@@ -69,6 +69,8 @@ def test_the_target_refuses(model, args, error, message, monkeypatch):
         ({"num_steps": -1}, "expected num_steps to be a positive int; got -1"),
         ({"num_samples": 10}, r"expected num_samples \* num_chains >= 100.*; got 10 \* 4"),
         ({"posterior": "mcmc"}, "expected posterior to be one of .*'imh'.*; got 'mcmc'"),
+        ({"target_ess": 0.0}, "expected a positive target_ess, a number of draws; got 0.0"),
+        ({"target_ess": float("inf")}, "expected a positive target_ess, .*; got inf"),
         ({"time_limit": 0.0}, "expected a positive time_limit in seconds; got 0.0"),
         ({"time_limit": float("nan")}, "expected a positive time_limit in seconds; got nan"),
     ],

@@ -1,0 +1,167 @@
+"""What is wrong with a run, where, and what to do: in plain sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator
+
+import numpy as np
+
+from numpyro_onestep.importance import scaled_weights
+from numpyro_onestep.inference.run import Run
+
+_WIDTH = 88
+# Draws whose place is looked at: the largest weights.
+_NUM_LARGEST = 20
+# Shift of their mean, in posterior standard deviations, from which on a site is named, and how many
+# are.
+_SHIFT, _NUM_SITES = 1.0, 3
+
+_USE = {
+    "reliable": "Use the posterior draws and the evidence as they are.",
+    "usable_with_weights": (
+        "Use the weighted draws (`get_weighted_samples`, `weighted_summary`), within what the"
+        " findings say."
+    ),
+    "rescued": (
+        "Use the posterior draws (`get_samples`), which are NUTS's, and the evidence with its"
+        " error; not the weighted draws."
+    ),
+    "unreliable": "Use neither the draws nor the evidence.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """Sections of sentences; prints as text.
+
+    Attributes:
+        sections: pairs of a heading and its sentences.
+    """
+
+    sections: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def __str__(self) -> str:
+        """One paragraph per sentence, indented under its heading."""
+        lines = []
+        for heading, sentences in self.sections:
+            lines.append(heading)
+            for sentence in sentences:
+                lines.append(
+                    textwrap.fill(sentence, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+                )
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def diagnose(run: Run) -> Diagnosis:
+    """Everything that the checks of a finished run have to say, and where its weights go wrong."""
+    label = run.verdict.label
+    return Diagnosis(
+        (
+            (f"verdict: {label.replace('_', ' ')}", (_USE[label],)),
+            ("findings, and what to do", run.verdict.reasons),
+            ("where the largest weights are", tuple(_places(run))),
+            ("how far the checks could see", tuple(_reach(run))),
+            ("what it took", tuple(_budget(run))),
+        )
+    )
+
+
+def _places(run: Run) -> Iterator[str]:
+    """Which sites the draws of the largest weights differ in from the posterior."""
+    weight, _ = scaled_weights(run.draws.log_weight, run.draws.sign)
+    if not weight.sum() > 0.0:
+        yield "No draw has a weight."
+        return
+    share = np.maximum(weight, 0.0) / np.maximum(weight, 0.0).sum()
+    largest = np.argsort(-share)[:_NUM_LARGEST]
+    held = share[largest].sum()
+    yield (
+        f"The {len(largest)} largest of {len(share)} weights hold {_percent(held)} of the total;"
+        f" {_percent(len(largest) / len(share))} would be even."
+    )
+    x = np.asarray(run.draws.x, np.float64)
+    known = (share > 0.0) & np.isfinite(x).all(axis=1)
+    mean = share[known] @ x[known]
+    sd = np.sqrt(share[known] @ (x[known] - mean) ** 2)
+    there = [i for i in largest if known[i]]
+    shift = (x[there].mean(axis=0) - mean) / np.where(sd > 0.0, sd, np.inf)
+    named = [i for i in np.argsort(-np.abs(shift))[:_NUM_SITES] if abs(shift[i]) >= _SHIFT]
+    for i in named:
+        side = "low" if shift[i] < 0.0 else "high"
+        yield (
+            f"Those draws lie where {_coordinate(run, int(i))} is {side}: {shift[i]:+.1f} posterior"
+            " standard deviations in unconstrained coordinates. The sampler draws too seldom there."
+        )
+    if not named:
+        yield (
+            "Those draws are nowhere in particular: none of their coordinates is"
+            f" {_SHIFT:.0f} standard deviation from its mean."
+        )
+
+
+def _coordinate(run: Run, place: int) -> str:
+    """Name of an unconstrained coordinate: the site, and where in it."""
+    target = run.fit.target
+    for name, part in target.site_slices.items():
+        if part.start <= place < part.stop:
+            shape = target.program.unconstrained_shapes[name]
+            index = np.unravel_index(place - part.start, shape)
+            return f"`{name}[{', '.join(map(str, index))}]`" if shape else f"`{name}`"
+    raise ValueError(f"expected a coordinate of {target.dim}; got {place}")
+
+
+def _reach(run: Run) -> Iterator[str]:
+    checks, trained = run.checks, run.fit.trained
+    num = len(trained.components)
+    modes = "one mode" if num == 1 else f"{num} separate modes, with a sampler each"
+    missed = checks.missed_share or 0.0
+    yield (
+        f"Exploration found {modes}; {_percent(missed)} of the evidence in what it saw is out of"
+        " the reach of the draws."
+    )
+    yield f"The map folds over at {_percent(checks.folded_fraction)} of the draws."
+    moved = checks.coverage
+    if moved is None:
+        yield "No points could be moved along the posterior: no draw has a usable weight."
+    else:
+        yield (
+            f"{moved.num_moved} points moved along the posterior: {_percent(moved.beyond_share)}"
+            f" went beyond all draws ({_percent(moved.beyond_expected)} expected), at most"
+            f" {_percent(max(moved.excess_share, 0.0))} of the posterior is missing as far as they"
+            f" got, and a missing part of {_percent(moved.detectable_share)} would have been"
+            f" noticed. {_percent(moved.failed_share)} have no known weight."
+        )
+    few = checks.few_step
+    if few is not None:
+        yield (
+            f"Log evidence {checks.one_step.log_evidence_known:.3f} in the steps of the run,"
+            f" {few.log_evidence_known:.3f} in twice as many (Pareto k-hat"
+            f" {checks.few_step_pareto_k:.2f})."
+        )
+
+
+def _budget(run: Run) -> Iterator[str]:
+    history = run.fit.history
+    ended = f"ended early ({history.stopped})" if history.stopped else "ran to its end"
+    shares = history.ess_fraction
+    course = (
+        f"; effective draws went from {_percent(shares[0])} to {_percent(shares[-1])} in"
+        f" {len(shares)} rounds"
+        if shares
+        else ""
+    )
+    yield f"Training {ended}{course}."
+    yield (
+        f"{history.num_gradients:,} gradients of the log-density, {history.seconds:.0f} seconds"
+        " until the first draw."
+    )
+    if run.rescue is not None:
+        yield f"Of those gradients {run.rescue.checks.num_gradients:,} are NUTS's."
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.2g} %"
