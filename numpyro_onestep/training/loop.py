@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from numpyro_onestep.flow import Flow, identity
+from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import Target
@@ -157,6 +157,10 @@ def _train_rounds(
     target, affine = density.target, density.affine
     flow = method.flow(target.dim)
     key_init = jax.random.fold_in(key_rounds, 2**30) if key_init is None else key_init
+    plain = method.normal_flow(target.dim)
+    if warm is not None and warm.flow != flow:
+        # Nothing was learned from the old data, whose posterior was normal.
+        warm = None
     params = _init(flow, key_init) if warm is None else warm.params
     state = _State(params, params, method.optimiser().init(params))
     step_size = initial_step_size(affine.mean) if warm is None else warm.step_size
@@ -174,17 +178,18 @@ def _train_rounds(
             steps = _steps(flow, method.num_sampling_steps, state.average, density)
             draws = draw(target, affine, steps, key_draw, method.num_points)
             _record(history, draws)
-            # A normal posterior needs no network, nor the tails of the untrained one.
-            plain = method.normal_flow(target.dim) if i == 0 else None
-            if warm is not None and warm.flow != plain:
-                plain = None
-            if plain is not None and history.ess_fraction[0] > _NEARLY_NORMAL:
-                draws_of_fit = draw(target, affine, identity(steps), key_draw, method.num_points)
+            may_be_normal = i == 0 and warm is None and history.ess_fraction[0] > _NEARLY_NORMAL
+            if plain is not None and may_be_normal:
+                # A normal posterior needs no network, nor the tails of the untrained one.
+                idle = _init(plain, key_init)
+                steps = _steps(plain, method.num_sampling_steps, idle, density)
+                draws_of_fit = draw(target, affine, steps, key_draw, method.num_points)
+                history.num_gradients += method.num_points
                 if is_normal(draws_of_fit, method):
                     del history.ess_fraction[-1], history.log_evidence[-1]
                     _record(history, draws_of_fit)
-                    history.num_gradients += 2 * method.num_points
-                    return TrainedSampler(affine, params, step_size, plain)
+                    history.num_gradients += method.num_points
+                    return TrainedSampler(affine, idle, step_size, plain)
             if warm is not None and not history.losses and serves(history.ess_fraction, method):
                 # What was learned from other data will do, once fresh draws have said so twice.
                 history.num_gradients += method.num_points

@@ -133,9 +133,9 @@ class Method:
         return True
 
     def normal_flow(self, dim: int) -> Flow | None:
-        """The flow whose untrained map moves nothing, for normal posteriors; None to train anyway.
+        """A flow whose untrained map moves nothing, for normal posteriors; None to train anyway.
 
-        Its maps are those of `flow`, with other parameters.
+        The smaller the better: drawing and checking take their time by the size of the map.
         """
         return None
 

@@ -63,8 +63,8 @@ class ResampleMove(Method):
         return FlowMap(GatedResidualNetwork(dim, self.width, self.num_blocks))
 
     def normal_flow(self, dim: int) -> FlowMap:
-        """The same without heavier tails than those of the normal."""
-        return FlowMap(GatedResidualNetwork(dim, self.width, self.num_blocks, tail=0.0))
+        """One unit that does nothing, and no heavier tails than those of the normal."""
+        return FlowMap(GatedResidualNetwork(dim, width=1, num_blocks=1, tail=0.0))
 
     def batch(
         self,
