@@ -123,6 +123,7 @@ def test_judge(adversarial, verdict, log_z, share, expected):
     assert adversarial.classify(truth, finding) == expected
 
 
+@pytest.mark.slow
 def test_a_run(adversarial):
     method = ResampleMove(
         width=16, num_blocks=2, num_points=500, num_updates=50, max_rounds=3, num_annealing=2

@@ -13,8 +13,6 @@ from numpyro_onestep import OneStepInference
 
 FOLDER = Path(__file__).parents[1] / "examples" / "from_nuts"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
-# The default run has one of them: each takes half a minute.
-CHEAP = ("regression",)
 MAX_CHANGED = 3
 
 
@@ -72,12 +70,8 @@ def test_at_most_three_lines_change(name, tmp_path):
     assert "OneStepInference(" in text and not re.search(r"\b(MCMC|NUTS)\(", text)
 
 
-def scripts():
-    for name in SCRIPTS:
-        yield pytest.param(name, marks=() if name in CHEAP else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("name", scripts())
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_same_estimates(name, tmp_path):
     """Means and squares within five standard errors; at 40 scalars once in 20,000 runs."""
     before, after = run(FOLDER / f"{name}.py"), run(changed(name, tmp_path))

@@ -28,7 +28,10 @@ _USE = {
         "Use the posterior draws (`get_samples`), which are NUTS's, and the evidence with its"
         " error; not the weighted draws."
     ),
-    "unreliable": "Use neither the draws nor the evidence.",
+    "unreliable": (
+        "Use neither the draws nor the evidence. `fallback=\"nuts\"` lets NUTS take over where the"
+        " posterior has one mode."
+    ),
 }
 
 

@@ -55,11 +55,11 @@ class OneStepInference(Finished):
         init_strategy: where the Gaussian fit starts, as for NUTS.
         method: how the sampler is trained, with everything that can be configured about it;
             `ResampleMove()` by default.
-        fallback: what takes over where the verdict on the weighted draws is "unreliable". "nuts":
+        fallback: what takes over where the verdict on the weighted draws is "unreliable". None: the
+            run stays refused. "nuts":
             NumPyro's NUTS in the coordinates of the trained map, from independent starts, and the
             evidence by a bridge to the one-step draws; where its own checks pass, the posterior
             group holds its draws and the verdict is "rescued". Separate modes are left alone.
-            None: nothing.
         target_ess: how many independent draws the raw draws are to be worth altogether (Kish's
             effective sample size). Draws are added in batches until they are, 16 times the usual
             number at the most; a note in the verdict says where that was not enough. None for the
@@ -91,7 +91,7 @@ class OneStepInference(Finished):
         posterior: Posterior = "imh",
         init_strategy: Callable[..., Any] = init_to_uniform,
         method: Method | None = None,
-        fallback: Fallback | None = "nuts",
+        fallback: Fallback | None = None,
         target_ess: float | None = None,
         time_limit: float | None = None,
         progress_bar: bool = True,

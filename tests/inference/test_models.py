@@ -86,7 +86,7 @@ def two_modes():
     numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(jnp.array([0.5, 0.5])), modes))
 
 
-@pytest.mark.parametrize("start", [-48.0, 48.0])
+@pytest.mark.parametrize("start", [pytest.param(-48.0, marks=pytest.mark.slow), 48.0])
 def test_init_strategy(start):
     strategy = init_to_value(values={"x": start})
     draws = np.asarray(run(two_modes, options={"init_strategy": strategy}).get_samples()["x"])

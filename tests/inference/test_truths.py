@@ -60,6 +60,7 @@ def gamma_poisson(y):
             numpyro.sample("y", dist.Poisson(rate), obs=y)
 
 
+@pytest.mark.slow
 def test_gamma_poisson():
     y = np.array([[0, 3, 9], [1, 2, 14], [0, 4, 11]])
     shape, rate = 2.0 + y.sum(0), 0.5 + len(y)
@@ -116,7 +117,7 @@ def normal(mean, factor):
     numpyro.sample("x", dist.MultivariateNormal(mean, scale_tril=factor))
 
 
-@pytest.mark.parametrize("dim", [2, pytest.param(20, marks=pytest.mark.slow), 100])
+@pytest.mark.parametrize("dim", [2, 20, pytest.param(100, marks=pytest.mark.slow)])
 def test_multivariate_normal(dim):
     """Scales from 0.01 to 100 and strong correlations."""
     rng = np.random.default_rng(dim)
