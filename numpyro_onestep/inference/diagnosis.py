@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from numpyro_onestep.diagnostics.rules.base import percent
 from numpyro_onestep.importance import scaled_weights
 from numpyro_onestep.inference.run import Run
 
@@ -29,7 +30,7 @@ _USE = {
         " error; not the weighted draws."
     ),
     "unreliable": (
-        "Use neither the draws nor the evidence. `fallback=\"nuts\"` lets NUTS take over where the"
+        'Use neither the draws nor the evidence. `fallback="nuts"` lets NUTS take over where the'
         " posterior has one mode."
     ),
 }
@@ -83,8 +84,8 @@ def _places(run: Run) -> Iterator[str]:
     largest = np.argsort(-share)[:_NUM_LARGEST]
     held = share[largest].sum()
     yield (
-        f"The {len(largest)} largest of {len(share)} weights hold {_percent(held)} of the total;"
-        f" {_percent(len(largest) / len(share))} would be even."
+        f"The {len(largest)} largest of {len(share)} weights hold {percent(held)} of the total;"
+        f" {percent(len(largest) / len(share))} would be even."
     )
     x = np.asarray(run.draws.x, np.float64)
     known = (share > 0.0) & np.isfinite(x).all(axis=1)
@@ -123,20 +124,20 @@ def _reach(run: Run) -> Iterator[str]:
     modes = "one mode" if num == 1 else f"{num} separate modes, with a sampler each"
     missed = checks.missed_share or 0.0
     yield (
-        f"Exploration found {modes}; {_percent(missed)} of the evidence in what it saw is out of"
+        f"Exploration found {modes}; {percent(missed)} of the evidence in what it saw is out of"
         " the reach of the draws."
     )
-    yield f"The map folds over at {_percent(checks.folded_fraction)} of the draws."
+    yield f"The map folds over at {percent(checks.folded_fraction)} of the draws."
     moved = checks.coverage
     if moved is None:
         yield "No points could be moved along the posterior: no draw has a usable weight."
     else:
         yield (
-            f"{moved.num_moved} points moved along the posterior: {_percent(moved.beyond_share)}"
-            f" went beyond all draws ({_percent(moved.beyond_expected)} expected), at most"
-            f" {_percent(max(moved.excess_share, 0.0))} of the posterior is missing as far as they"
-            f" got, and a missing part of {_percent(moved.detectable_share)} would have been"
-            f" noticed. {_percent(moved.failed_share)} have no known weight."
+            f"{moved.num_moved} points moved along the posterior: {percent(moved.beyond_share)}"
+            f" went beyond all draws ({percent(moved.beyond_expected)} expected), at most"
+            f" {percent(max(moved.excess_share, 0.0))} of the posterior is missing as far as they"
+            f" got, and a missing part of {percent(moved.detectable_share)} would have been"
+            f" noticed. {percent(moved.failed_share)} have no known weight."
         )
     few = checks.few_step
     if few is not None:
@@ -152,7 +153,7 @@ def _budget(run: Run) -> Iterator[str]:
     ended = f"ended early ({history.stopped})" if history.stopped else "ran to its end"
     shares = history.ess_fraction
     course = (
-        f"; effective draws went from {_percent(shares[0])} to {_percent(shares[-1])} in"
+        f"; effective draws went from {percent(shares[0])} to {percent(shares[-1])} in"
         f" {len(shares)} rounds"
         if shares
         else ""
@@ -164,7 +165,3 @@ def _budget(run: Run) -> Iterator[str]:
     )
     if run.rescue is not None:
         yield f"Of those gradients {run.rescue.checks.num_gradients:,} are NUTS's."
-
-
-def _percent(share: float) -> str:
-    return f"{100.0 * share:.2g} %"

@@ -102,11 +102,23 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
     "inverse fails often": (covered(failed_share=0.2), UNRELIABLE, "inverse", "20 %"),
     "other start": ({"missed_share": 0.01}, USABLE, "exploration", "1 % of the evidence"),
     "other mode": ({"missed_share": 0.5}, UNRELIABLE, "exploration", "50 % of the evidence"),
+    "nothing but other modes": (
+        {"missed_share": 1.0, "one_step": estimate(-31.3, float("inf"))},
+        UNRELIABLE, "exploration", "100 % of the evidence",
+    ),  # fmt: skip
     "not moved": ({"coverage": None}, USABLE, "witness", "no points"),
     "few moved": (covered(detectable_share=0.1), USABLE, "witness", "below 10 %"),
     "rejected moves": ({"moved_acceptance": 0.02}, USABLE, "witness", "2 % of the moves"),
     "standing still": (covered(move_correlation=0.99), USABLE, "witness", "hardly moved"),
 }  # fmt: skip
+
+
+def test_the_error_says_where_it_comes_from():
+    few = diag.judge(replace(HEALTHY, one_step=estimate(-31.3, 0.2)))
+    assert any("Take more draws" in reason for reason in few.reasons)
+    missed = diag.judge(replace(HEALTHY, one_step=estimate(-31.3, 0.2), missed_share=0.18))
+    assert not any("Take more draws" in reason for reason in missed.reasons)
+    assert any("More draws do not make it smaller" in reason for reason in missed.reasons)
 
 
 @pytest.mark.parametrize("name", CASES)

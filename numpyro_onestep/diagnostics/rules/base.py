@@ -31,4 +31,5 @@ class Rule:
 
 def percent(share: float) -> str:
     """`share` in [0, 1] as a percentage with two digits."""
-    return f"{100 * share:.2g} %"
+    value = 100.0 * share
+    return f"{value:.0f} %" if value >= 99.5 else f"{value:.2g} %"

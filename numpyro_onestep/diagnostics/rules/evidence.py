@@ -30,6 +30,13 @@ def _wide(limit: float) -> Callable[[Checks], bool]:
 
 
 def _wide_sentence(checks: Checks) -> str:
+    missed = checks.missed_share or 0.0
+    allowance = -math.log1p(-missed) if missed < 1.0 else math.inf
+    if allowance >= 0.5 * checks.one_step.se:
+        return (
+            f"The log evidence has a standard error of {checks.one_step.se:.2g}, most of it for a"
+            " part of the posterior that the draws do not reach. More draws do not make it smaller."
+        )
     return (
         f"The log evidence has a standard error of {checks.one_step.se:.2g}. Take more draws until"
         f" it is {limits.MAX_RELIABLE_SE} at most."
