@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -11,6 +12,7 @@ import pytest
 from numpyro_onestep.flow import DiffusionFlow, TraceLogDet
 from numpyro_onestep.importance import evidence
 from numpyro_onestep.objectives import WarmUp
+from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import build_target
 from numpyro_onestep.training import CDDS, DDS, DIS, OSDS, PIS, SCDS, ResampleMove, draw, train
 
@@ -75,10 +77,28 @@ def test_gradients_of_the_target_are_counted(target):
     assert with_gradient.num_gradients - history.num_gradients == paths
 
 
+def test_paths_start_as_far_out_as_the_spread_says(target):
+    num, spread = 4000, 1.5
+    affine = Affine(jnp.zeros(2), jnp.eye(2))
+    starts = {}
+    for method in (OSDS(**SMALL), PIS(**SMALL)):
+        method = dataclasses.replace(method, batch_size=num, spread=spread)
+        flow = method.flow(2)
+        params = flow.init(jax.random.key(0))
+        batch = method.batch(
+            Density(target, affine), flow, params, params, None, None, 0, jax.random.key(1)
+        )
+        starts[type(method)] = np.asarray(batch.start)
+    # 8000 normal numbers: five standard errors of their sd.
+    assert abs(starts[OSDS].std() - spread) < 5.0 * spread / (2.0 * starts[OSDS].size) ** 0.5
+    assert np.all(starts[PIS] == 0.0)
+
+
 @pytest.mark.parametrize("method", [OSDS, SCDS, CDDS])
 def test_published_settings(method):
     published = method.published(prior_scale=2.0)
     assert published.prior_scale == 2.0 and not published.residual
+    assert published.spread == 1.0
     assert published.num_path_steps == 128 and published.batch_size == 1024
     assert published.num_updates * published.max_rounds == 60_000
     schedule = published.schedule
@@ -93,6 +113,7 @@ def test_published_settings(method):
     [
         (lambda: OSDS(num_path_steps=0), "expected num_path_steps to be a positive int; got 0"),
         (lambda: OSDS(prior_scale=-1.0), "expected a positive prior_scale or None; got -1.0"),
+        (lambda: OSDS(spread=0.0), "expected a positive spread; got 0.0"),
         (lambda: SCDS(residual=False), "expected a schedule with a rate of the noise"),
         (lambda: SCDS(weight_decay=-0.1), "expected weight_decay >= 0; got -0.1"),
         (lambda: CDDS(teacher=PIS()), "expected a teacher with a probability flow"),

@@ -1,4 +1,4 @@
-"""Targets that publications report: their evidences, and their draws where there are some."""
+"""Targets that publications report, and the measures that they are compared by."""
 
 import importlib
 import sys
@@ -61,6 +61,22 @@ def test_draws_of_the_wells_agree_with_the_density(benchmarks, name):
         assert abs(values.mean() - truth) < 5.0 * values.std() / num**0.5
 
 
+@pytest.mark.parametrize("name", SAMPLED)
+def test_draws_obey_the_identity_of_stein(benchmarks, name):
+    """`E_p[x . grad log p(x)] = -dim`, whatever the constant of p."""
+    row = benchmarks("suite").by_name(name)
+    target = build_target(jax.random.key(0), row.model, (), row.load(None))
+    num = 50_000
+    x = target.unconstrain(row.draws(4, num))
+    assert x.shape == (num, row.dim)
+    score = jax.jit(jax.vmap(jax.grad(target.log_density)))(x)
+    products = np.asarray((x * score).sum(axis=1), np.float64)
+    error = products.std() / num**0.5
+    # Five standard errors of a fixed seed; the error must say something.
+    assert error < 0.1 * row.dim
+    assert abs(products.mean() + row.dim) < 5.0 * error
+
+
 @pytest.mark.parametrize("name", ["gaussian_mixture_9", "multi_well_5"])
 def test_evidence_by_the_draws(benchmarks, name):
     """`E_p[r / gamma] = 1 / Z` for any normalised `r` inside the target: here one around a draw."""
@@ -87,3 +103,38 @@ def test_a_flat_prior_has_no_evidence(benchmarks):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(20, 3)), rng.integers(0, 2, 20).astype(float)
     assert build_target(jax.random.key(0), row.model, (), {"x": x, "y": y}).evidence == "refused"
+
+
+def test_forward_ess_of_two_gaussians(benchmarks):
+    """Target N(0, 1), sampler N(0, s^2): `E_p[w] E_p[1/w] = s^2 / sqrt(2 s^2 - 1)`."""
+    forward_ess = benchmarks("metrics").forward_ess
+    s, num = 1.2, 100_000
+    x = np.random.default_rng(0).normal(size=num)
+    log_w = stats.norm.logpdf(x) - stats.norm.logpdf(x, scale=s) + 3.0
+    truth = np.sqrt(2.0 * s**2 - 1.0) / s**2
+    # The larger of the two weights has a relative sd of 0.3: five standard errors are 0.005.
+    assert forward_ess(log_w) == pytest.approx(truth, abs=0.005)
+    assert forward_ess(np.full(10, -800.0)) == pytest.approx(1.0)
+
+
+def test_mmd_of_shifted_gaussians(benchmarks):
+    """Kernel of squared length l: `MMD^2 = 2 (l / (l + 2))^(d/2) (1 - exp(-|c|^2 / (2 l + 4)))`."""
+    mmd = benchmarks("metrics").mmd
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 1500, 3))
+    shift = np.array([0.8, 0.0, 0.0])
+    length = stats.chi2(3).median() * 2.0  # of squared distances within y
+    square = 2.0 * (length / (length + 2.0)) ** 1.5 * (1.0 - np.exp(-0.64 / (2.0 * length + 4.0)))
+    # The sample means differ by 0.037 (1 sd), which moves MMD by 4.6 % of itself: five of these.
+    assert mmd(x + shift, y) == pytest.approx(np.sqrt(square), rel=0.23)
+    assert mmd(x, y) < 0.23 * np.sqrt(square)
+
+
+def test_sinkhorn_of_a_shift(benchmarks):
+    pytest.importorskip("ott")
+    sinkhorn = benchmarks("metrics").sinkhorn
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    shift = np.array([6.0, 0.0])
+    # Moving every point by the shift is the cheapest plan, 36; the regularisation blurs it.
+    assert sinkhorn(x + shift, x) == pytest.approx(36.0, rel=0.1)
+    assert sinkhorn(x, x) < 1.0

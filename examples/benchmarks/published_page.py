@@ -1,7 +1,8 @@
-"""Tables and figure of `docs/published_samplers.md`, from the lines of `published_samplers.py`."""
+"""Tables of `docs/published_samplers.md`, and a figure, from the lines of the program."""
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,34 @@ def equal_budget(lines: list[dict]) -> str:
     return table(head.split(), rows)
 
 
+def verdicts(lines: list[dict], methods: Sequence[str]) -> str:
+    """Evidence of the one-step samplers against the truth, and what the verdict says of it."""
+    rows = []
+    for x in sorted(lines, key=lambda x: (x["target"], x["method"], x["seed"])):
+        if x["method"] not in methods or not x["verdict"] or x["log_z"] is None:
+            continue
+        one = x["steps"]["1"]
+        error = one["log_z"] - x["log_z"]
+        # Of the estimate and of the reference.
+        se = math.hypot(one["se"], x["log_z_error"])
+        within = abs(error) <= 3.0 * se
+        rows.append(
+            [
+                x["target"],
+                x["method"],
+                str(x["seed"]),
+                x["verdict"].replace("_", " "),
+                number(one["log_z"], 3),
+                number(error, 3),
+                number(se, 3),
+                "yes" if within else "no",
+                "yes" if within or x["verdict"] != "reliable" else "NO",
+            ]
+        )
+    head = ["target", "method", "seed", "verdict", "log Z", "error", "se", "within 3 se", "honest"]
+    return table(head, rows)
+
+
 def bias(lines: list[dict]) -> str:
     """Published less exact evidence, by number of steps."""
     rows = []
@@ -72,19 +101,24 @@ def bias(lines: list[dict]) -> str:
 
 
 def consistency(lines: list[dict]) -> str:
-    """What the consistency terms do, over seeds."""
+    """What the consistency terms do: gaps by seed, their mean, and the mean's ratio to OSDS."""
     rows = []
     for target in sorted({x["target"] for x in lines if x["method"] in ABLATIONS[1:]}):
+        means = {}
         for method in ABLATIONS:
             chosen = [x for x in lines if (x["method"], x["target"]) == (method, target)]
             chosen.sort(key=lambda x: x["seed"])
-            if chosen:
-                volume = ", ".join(number(x["volume_gap"]) for x in chosen)
-                ends = ", ".join(number(x["end_points"]) for x in chosen)
-                means = [np.mean([x[k] for x in chosen]) for k in ("volume_gap", "end_points")]
-                shown = [f"{volume} (mean {number(means[0])})", f"{ends} (mean {number(means[1])})"]
-                rows.append([target, method, *shown])
-    head = ["target", "method", "log-volume, 1 against 16 steps", "end points, 1 against 16 steps"]
+            if not chosen:
+                continue
+            cells = []
+            for key in ("volume_gap", "end_points"):
+                values = [x[key] for x in chosen]
+                mean = float(np.mean(values))
+                means.setdefault(key, mean)
+                shown = ", ".join(number(value) for value in values)
+                cells += [f"{shown} (mean {number(mean)})", number(means[key] / mean)]
+            rows.append([target, method, *cells])
+    head = ["target", "method", "log-volume gap", "ratio", "end points", "ratio"]
     return table(head, rows)
 
 
@@ -125,7 +159,7 @@ def figure(lines: list[dict], path: Path) -> None:
 
 
 def write(results: Path, docs: Path) -> None:
-    """Replaces the tables between the page's markers, and the figure."""
+    """Replaces the tables between the page's markers, and the figure beside the lines."""
     lines = load(results)
     page = docs / "published_samplers.md"
     text = page.read_text()
@@ -136,8 +170,13 @@ def write(results: Path, docs: Path) -> None:
         "### Bias of the published evidence\n\n"
         "Published less exact log evidence of the same draws, in nats, by number of steps; the"
         " exact one in brackets.\n\n" + bias(lines),
-        "### What the consistency terms do\n\n" + consistency(lines),
+        "### Verdicts\n\nOne-step evidence against the truth; `honest` unless a `reliable` one is"
+        " more than three standard errors off.\n\n" + verdicts(lines, ("OSDS", "SCDS", "CDDS")),
+        "### What the consistency terms do\n\nOne step against 16 of the same network: mean"
+        " absolute difference of the exact traces that the published weight adds up, and mean"
+        " squared distance of the end points, for seeds in order; `ratio` is the mean of OSDS over"
+        " that of the line.\n\n" + consistency(lines),
         END,
     ]
     page.write_text(before + "\n\n".join(parts) + after)
-    figure(lines, docs / "published_samplers.png")
+    figure(lines, results.with_suffix(".png"))

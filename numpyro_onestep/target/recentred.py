@@ -65,8 +65,12 @@ def users_target(target: Target) -> Target:
 
 def starting_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
     """The initial points `(num, dim)` of the user's model, in the coordinates of the target."""
-    points = users_target(target).initial_points(rng_key, num)
-    return points if target.program.users is None else _recentred_points(target, points)
+    return recentred_points(target, users_target(target).initial_points(rng_key, num))
+
+
+def recentred_points(target: Target, x: jax.Array) -> jax.Array:
+    """Points `(n, dim)` of the user's model in the coordinates of the target, of either kind."""
+    return x if target.program.users is None else _recentred_points(target, x)
 
 
 @jax.jit

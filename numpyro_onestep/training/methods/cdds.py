@@ -68,7 +68,7 @@ class CDDS(DiffusionMethod):
         num, dim, dtype = self.batch_size, flow.dim, density.affine.mean.dtype
         num_steps = self.teacher.num_sampling_steps
         size = jnp.asarray(1.0 / num_steps, dtype)
-        start = jax.random.normal(key_start, (num, dim), dtype)
+        start = self.spread * jax.random.normal(key_start, (num, dim), dtype)
         stop, end, whole = jax.random.uniform(key_times, (3, num), dtype)
         stop = jnp.floor(stop * num_steps).astype(int)
         ahead_of_stop = (num_steps - stop).astype(dtype)

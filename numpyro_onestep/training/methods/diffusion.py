@@ -66,6 +66,8 @@ class DiffusionMethod(Method):
         prior_scale: standard deviation of the prior N(0, s^2 I) in unconstrained coordinates that
             paths start from, as published; None to work in the coordinates of the Gaussian fit.
         tail: weight of the tails of the base that draws of a flow start from (see `tails`).
+        spread: standard deviation of the starts of paths in training, in units of the base's. The
+            weights hang on the furthest draws, whose starts are rare: beyond 1 they are less so.
         weight_decay: of AdamW; 0 for Adam.
     """
 
@@ -79,6 +81,7 @@ class DiffusionMethod(Method):
     residual: bool = True
     prior_scale: float | None = None
     tail: float = 0.12
+    spread: float = 1.0
     weight_decay: float = 0.0
     # The one-step sampler follows what the path learns, after a while.
     patience: int = 8
@@ -88,6 +91,8 @@ class DiffusionMethod(Method):
         super().__post_init__()
         if self.prior_scale is not None and not self.prior_scale > 0.0:
             raise ValueError(f"expected a positive prior_scale or None; got {self.prior_scale!r}")
+        if not self.spread > 0.0:
+            raise ValueError(f"expected a positive spread; got {self.spread!r}")
         if self.weight_decay < 0.0:
             raise ValueError(f"expected weight_decay >= 0; got {self.weight_decay!r}")
         self.flow(1)
@@ -146,7 +151,7 @@ class DiffusionMethod(Method):
         key_normal, key_uniform, key_probe = jax.random.split(rng_key, 3)
         num, dim, dtype = self.batch_size, flow.dim, density.affine.mean.dtype
         normal = jax.random.normal(key_normal, (num, self.num_path_steps + 1, dim), dtype)
-        start = normal[:, 0] * (0.0 if flow.kernel.starts_at_zero else 1.0)
+        start = normal[:, 0] * (0.0 if flow.kernel.starts_at_zero else self.spread)
         noise = normal[:, 1:]
         held = jax.lax.stop_gradient(params)
         path, _ = jax.vmap(lambda x, eps: simulate(flow, held, density, x, eps))(start, noise)

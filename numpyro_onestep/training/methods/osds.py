@@ -23,21 +23,24 @@ class OSDS(DiffusionMethod):
     One control network learns the stochastic process by its negative evidence lower bound, and,
     told the size of a step, to cover in one step what a moving average of itself covers in two:
     end point and log-volume. The defaults are sized for two processor cores and work in the
-    coordinates of a Gaussian fit, where a Gaussian posterior has nothing left to learn;
-    `OSDS.published()` has the paper's settings.
+    coordinates of a Gaussian fit, where a Gaussian posterior has nothing left to learn. There end
+    points differ by little, so they weigh more than in the paper; and paths start a little further
+    out than the base. `OSDS.published()` has the paper's settings.
     """
 
     objectives: tuple[tuple[float, Objective], ...] = (
         (1.0, PathKL()),
-        (30.0, WarmUp(StateConsistency(Intervals(0, 3), by_velocity=False, relative=False), 500)),
-        (0.1, WarmUp(VolumeConsistency(Intervals(0, 3)), 500)),
+        (200.0, WarmUp(StateConsistency(Intervals(0, 3), by_velocity=False, relative=False), 500)),
+        (1.0, WarmUp(VolumeConsistency(Intervals(0, 3)), 500)),
         (1e-4, WarmUp(JacobianPenalty(Intervals(0, 3)), 500)),
     )
+    spread: float = 1.25
     batch_size: int = 128
     num_updates: int = 250
     max_rounds: int = 16
     num_annealing: int = 6
     ema: float = 0.998
+    patience: int = 16
 
     @classmethod
     def published(cls, *, prior_scale: float = 1.0, learning_rate: float = 1e-3) -> OSDS:
@@ -55,6 +58,7 @@ class OSDS(DiffusionMethod):
         return cls(
             objectives=((1.0, PathKL()), *consistency),
             weight_decay=1e-4,
+            spread=1.0,
             max_rounds=60,
             **published_settings(prior_scale, learning_rate),
         )
