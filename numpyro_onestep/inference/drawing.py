@@ -16,7 +16,7 @@ from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import Evidence, evidence
 from numpyro_onestep.inference_data import psis
 from numpyro_onestep.preconditioner import Affine
-from numpyro_onestep.target import Target, centredness_of, users_points
+from numpyro_onestep.target import Target, users_points
 from numpyro_onestep.training import Draws, TrainedMixture, TrainedSampler, draw
 
 # Floats that one chunk may hold in its largest intermediate, a Jacobian factor per draw.
@@ -140,10 +140,8 @@ def _on_host(part: Part, draws: Draws, num: int) -> dict[str, np.ndarray]:
     log_rho = np.zeros(num)
     if isinstance(part.target, Component):
         log_rho = np.asarray(part.target.log_responsibility(x), np.float64)[:num]
-    log_stretch = np.zeros(num)
-    if centredness_of(part.target):
-        x, stretched = users_points(part.target, x)
-        log_stretch = np.asarray(stretched, np.float64)[:num]
+    x, stretched = users_points(part.target, x)
+    log_stretch = np.asarray(stretched, np.float64)[:num]
     return {
         "x": np.asarray(x)[:num],
         # Of the whole target, not of the component.

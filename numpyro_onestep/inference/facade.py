@@ -56,10 +56,10 @@ class OneStepInference(Finished):
         method: how the sampler is trained, with everything that can be configured about it;
             `ResampleMove()` by default.
         fallback: what takes over where the verdict on the weighted draws is "unreliable". None: the
-            run stays refused. "nuts":
-            NumPyro's NUTS in the coordinates of the trained map, from independent starts, and the
-            evidence by a bridge to the one-step draws; where its own checks pass, the posterior
-            group holds its draws and the verdict is "rescued". Separate modes are left alone.
+            run stays refused. "nuts": NumPyro's NUTS in the coordinates of the trained map, from
+            independent starts, and the evidence by a bridge to the one-step draws; where its own
+            checks pass, the posterior group holds its draws and the verdict is "rescued". Separate
+            modes are left alone.
         target_ess: how many independent draws the raw draws are to be worth altogether (Kish's
             effective sample size). Draws are added in batches until they are, 16 times the usual
             number at the most; a note in the verdict says where that was not enough. None for the

@@ -22,7 +22,7 @@ from numpyro_onestep import flow as flows
 from numpyro_onestep.inference.drawing import Part, ready
 from numpyro_onestep.inference.run import Run
 from numpyro_onestep.preconditioner import Affine
-from numpyro_onestep.target import Target, apart, centredness_of, users_points
+from numpyro_onestep.target import Target, apart, users_points
 
 
 class OneStepTransform(Transform):
@@ -61,10 +61,8 @@ class OneStepTransform(Transform):
                 z, log_det, _ = flows.apply_with_log_det(self.steps, z)
                 volume += log_det
             x = self.affine.forward(z)
-            if centredness_of(self.coordinates):
-                (x,), (log_stretch,) = users_points(self.coordinates, x[None])
-                volume += log_stretch
-        return x, volume
+            (x,), (log_stretch,) = users_points(self.coordinates, x[None])
+        return x, volume + log_stretch
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """All that it is made of holds arrays."""

@@ -31,7 +31,7 @@ from numpyro_onestep.inference.drawing import Part, WeightedDraws, ready
 from numpyro_onestep.inference.run import Rescue, Run
 from numpyro_onestep.inference.witnesses import rival_share
 from numpyro_onestep.inference_data import mean_ess, worst_convergence
-from numpyro_onestep.target import centredness_of, users_points
+from numpyro_onestep.target import users_points
 from numpyro_onestep.training import draw
 from numpyro_onestep.transport import Chains, Settings, Transport, Walkers
 
@@ -222,11 +222,9 @@ class _Attempt:
         run, chains = self._run, walkers.chains()
         num, length, dim = chains.z.shape
         mapped = self._transport.forward(jnp.asarray(chains.z.reshape(-1, dim)))
-        x = mapped[0]
+        x, log_stretch = users_points(self._part.target, mapped[0])
         log_det, sign = (np.asarray(field, np.float64) for field in mapped[1:])
-        if centredness_of(self._part.target):
-            x, log_stretch = users_points(self._part.target, x)
-            log_det = log_det + np.asarray(log_stretch, np.float64)
+        log_det = log_det + np.asarray(log_stretch, np.float64)
         self._chains = chains
         self._points = WeightedDraws(
             x=np.asarray(x),

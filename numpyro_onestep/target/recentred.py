@@ -73,17 +73,24 @@ def recentred_points(target: Target, x: jax.Array) -> jax.Array:
     return x if target.program.users is None else _recentred_points(target, x)
 
 
-@jax.jit
 def users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Points of a recentred target in the coordinates of the user's model.
+    """Points of a target, of either kind, in the coordinates of the user's model.
 
     Args:
-        target: recentred.
+        target: recentred or not.
         u: its points `(n, dim)`.
 
     Returns:
         `x: (n, dim)`, and `log|det dx/du|`, `(n,)`.
     """
+    if target.program.users is None:
+        return u, jnp.zeros(len(u), u.dtype)
+    return _users_points(target, u)
+
+
+@jax.jit
+def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same for a recentred target."""
     users, centredness = users_target(target), centredness_of(target)
 
     def one(u: jax.Array) -> tuple[jax.Array, jax.Array]:
