@@ -5,7 +5,12 @@ from numpyro_onestep.comparison import EvidenceComparison, compare_evidence
 from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.inference import OneStepDraws, OneStepInference
-from numpyro_onestep.plots import plot_marginals, plot_posterior_and_weights, plot_training
+from numpyro_onestep.plots import (
+    plot_diagnostics,
+    plot_marginals,
+    plot_posterior_and_weights,
+    plot_training,
+)
 from numpyro_onestep.training import CDDS, DDS, DIS, OSDS, PIS, SCDS, Method, ResampleMove
 
 __all__ = [
@@ -24,6 +29,7 @@ __all__ = [
     "TraceLogDet",
     "Verdict",
     "compare_evidence",
+    "plot_diagnostics",
     "plot_marginals",
     "plot_posterior_and_weights",
     "plot_training",

@@ -29,6 +29,7 @@ class Checks:
         moved_acceptance: mean acceptance of the steps that moved the points, in [0, 1].
         few_step: evidence from draws of the same sampler in more steps.
         few_step_pareto_k: PSIS k-hat of the few-step weights.
+        few_step_ess_fraction: their effective sample size per draw, in [0, 1].
         missed_share: share of the evidence, in [0, 1], in regions that the exploration found and
             the draws do not reach.
         halves_z: evidence of one half of the draws against the other, in joint standard errors.
@@ -49,6 +50,7 @@ class Checks:
     moved_acceptance: float | None = None
     few_step: Evidence | None = None
     few_step_pareto_k: float | None = None
+    few_step_ess_fraction: float | None = None
     missed_share: float | None = None
     tail_excess: float = 1.0
     halves_z: float | None = None
@@ -62,7 +64,8 @@ class Checks:
         if self.num_draws < 1:
             raise ValueError(f"expected num_draws >= 1; got {self.num_draws}")
         shares = ("finite_share", "ess_fraction", "folded_fraction", "tail_excess")
-        for name in (*shares, "moved_acceptance", "missed_share"):
+        optional = ("moved_acceptance", "few_step_ess_fraction", "missed_share")
+        for name in (*shares, *optional):
             value = getattr(self, name)
             if value is not None and (value < 0 or value > 1 + 1e-6):
                 raise ValueError(f"expected {name} in [0, 1]; got {value}")

@@ -54,10 +54,11 @@ def measure(
     rng_key: jax.Array,
     *,
     num_steps: int,
-) -> Checks:
+) -> tuple[Checks, np.ndarray]:
     """Everything that the verdict draws on; one-step means "in the user's number of steps".
 
-    Adds the gradients that drawing and checking took to the history.
+    Adds the gradients that drawing and checking took to the history. Beside the checks it returns
+    the log-weights of the moved points that their coverage comes from, `(n,)`, for pictures.
 
     Args:
         target: the model.
@@ -76,7 +77,9 @@ def measure(
     chunk = len(first[0].base)
     more, _ = weighted_draws(ready(target, mixture, 2 * num_steps), key_more, chunk, chunk)
     more_weighed = weigh(more)
-    moved, acceptance = _moved(parts, first, key_move, weighed.evidence.resolution)
+    moved, acceptance, moved_log_weight = _moved(
+        parts, first, key_move, weighed.evidence.resolution
+    )
     num_own = -(-len(draws.log_weight) // chunk) * chunk
     num_rival = len(mixture.rivals) * chunk * (1 + NUM_RIVAL_MOVES)
     history.num_gradients += num_own + len(parts) * chunk * 2 * (1 + NUM_MOVES) + num_rival
@@ -87,7 +90,7 @@ def measure(
             mixture.coordinates(target), mixture, parts, draws, log_evidence, chunk, key_rivals
         ),
     )
-    return Checks(
+    checks = Checks(
         num_draws=len(draws.log_weight),
         finite_share=finite_share(draws.log_weight),
         ess_fraction=ess(draws.log_weight, draws.sign).fraction,
@@ -99,6 +102,7 @@ def measure(
         moved_acceptance=acceptance,
         few_step=more_weighed.evidence,
         few_step_pareto_k=more_weighed.pareto_k,
+        few_step_ess_fraction=ess(more.log_weight, more.sign).fraction,
         missed_share=missed_share,
         halves_z=independent_halves(draws.log_weight, draws.sign),
         evidence_status=target.evidence,
@@ -106,12 +110,15 @@ def measure(
         stopped_early=history.stopped,
         training_diverged=history.diverged,
     )
+    return checks, moved_log_weight
 
 
 def _moved(
     parts: Sequence[Part], first: Sequence[Draws], rng_key: jax.Array, resolution: float
-) -> tuple[Coverage | None, float]:
+) -> tuple[Coverage | None, float, np.ndarray]:
     """Coverage of the draws by points moved from them; None where no draw has a weight.
+
+    Then the acceptance of the moves and the log-weights of the points, NaN where unknown.
 
     As many draws as one chunk holds, their labels in the sampler's shares, are resampled together.
     Each is moved along the target of its own component: the pairs of label and point follow the
@@ -132,7 +139,7 @@ def _moved(
     usable = np.isfinite(log_weight) & (sign > 0)
     usable &= pooled([jnp.isfinite(draws.score).all(-1) for draws in first]) > 0
     if not usable.any():
-        return None, 0.0
+        return None, 0.0, np.zeros(0)
     ancestors = systematic_indices(
         host_generator(rng_key), np.where(usable, log_weight, -np.inf), chunk
     )
@@ -152,4 +159,4 @@ def _moved(
         component=label,
         resolution=resolution,
     )
-    return found, walk.acceptance
+    return found, walk.acceptance, np.where(walk.known, walk.log_weight, np.nan)

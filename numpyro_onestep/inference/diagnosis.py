@@ -29,11 +29,9 @@ _USE = {
         "Use the posterior draws (`get_samples`), which are NUTS's, and the evidence with its"
         " error; not the weighted draws."
     ),
-    "unreliable": (
-        'Use neither the draws nor the evidence. `fallback="nuts"` lets NUTS take over where the'
-        " posterior has one mode."
-    ),
+    "unreliable": "Use neither the draws nor the evidence.",
 }
+_FALLBACK = ' `fallback="nuts"` lets NUTS take over.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +58,29 @@ class Diagnosis:
     __repr__ = __str__
 
 
-def diagnose(run: Run) -> Diagnosis:
-    """Everything that the checks of a finished run have to say, and where its weights go wrong."""
+def diagnose(run: Run, *, had_fallback: bool) -> Diagnosis:
+    """Everything that the checks of a finished run have to say, and where its weights go wrong.
+
+    `had_fallback` says whether the run could fall back on NUTS: then it is no advice any more.
+    """
     label = run.verdict.label
+    use = _USE[label]
+    if label == "unreliable" and not had_fallback and _has_one_posterior_to_sample(run):
+        use += _FALLBACK
     return Diagnosis(
         (
-            (f"verdict: {label.replace('_', ' ')}", (_USE[label],)),
+            (f"verdict: {label.replace('_', ' ')}", (use,)),
             ("findings, and what to do", run.verdict.reasons),
             ("where the largest weights are", tuple(_places(run))),
             ("how far the checks could see", tuple(_reach(run))),
             ("what it took", tuple(_budget(run))),
         )
     )
+
+
+def _has_one_posterior_to_sample(run: Run) -> bool:
+    """Whether NUTS would be tried: not for separate modes, nor where training diverged."""
+    return len(run.fit.trained.components) == 1 and not run.fit.history.diverged
 
 
 def _places(run: Run) -> Iterator[str]:

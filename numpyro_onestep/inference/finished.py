@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ class Finished(MCMC):
     num_steps: int
     _coords: dict[str, Any]
     _dims: dict[str, Any]
+    _fallback: Literal["nuts"] | None
     _fit: Fit | None
     _run: Run | None
     _result: Any
@@ -292,7 +293,7 @@ class Finished(MCMC):
         Example:
             >>> print(inference.diagnose())
         """
-        return diagnose(self._finished())
+        return diagnose(self._finished(), had_fallback=self._fallback is not None)
 
     @property
     def verdict(self) -> Verdict:

@@ -44,6 +44,7 @@ def to_inference_data(
             "sign": draws.sign,
             **({} if run.trace_log_weight is None else {"trace_log_weight": run.trace_log_weight}),
         },
+        moved_log_weight=run.moved_log_weight,
         training=_record(run.fit.history, seconds),
         names=names,
         attrs={

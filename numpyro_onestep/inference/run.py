@@ -73,6 +73,8 @@ class Run:
         scalar_stats: statistics of the run.
         verdict: whether it can be believed.
         checks: what the verdict on the weighted draws is made of.
+        moved_log_weight: of the points that the draws were moved to along the posterior, `(n,)`;
+            NaN where unknown.
         rescue: where the posterior group comes from instead of the raw draws.
     """
 
@@ -86,6 +88,7 @@ class Run:
     scalar_stats: dict[str, float]
     verdict: Verdict
     checks: Checks
+    moved_log_weight: np.ndarray
     rescue: Rescue | None = None
 
     @property
@@ -140,7 +143,7 @@ def finish(
             draws = draws.with_more(weighted_draws(parts, keys[-1], num, fit.chunk)[0])
             worth = ess(draws.log_weight, draws.sign).count
     weighed = weigh(draws)
-    checks = measure(
+    checks, moved_log_weight = measure(
         target, trained, fit.history, draws, weighed, first, key_check, num_steps=num_steps
     )
     found = checks.one_step
@@ -182,11 +185,25 @@ def finish(
             "elbo": elbo(draws.log_weight) if shown else math.nan,
             "missed_share": checks.missed_share or 0.0,
             "eubo": checks.coverage.eubo if shown and checks.coverage else math.nan,
+            **_few_step_stats(checks, shown=shown),
             **trace_stats,
         },
         verdict=_with_shortfall(judge(checks), worth, target_ess, shortfall),
         checks=checks,
+        moved_log_weight=moved_log_weight,
     )
+
+
+def _few_step_stats(checks: Checks, *, shown: bool) -> dict[str, float]:
+    """What twice as many steps of the same sampler gave."""
+    found, k, share = checks.few_step, checks.few_step_pareto_k, checks.few_step_ess_fraction
+    assert found is not None and k is not None and share is not None
+    return {
+        "few_step_log_evidence": found.log_evidence if shown else math.nan,
+        "few_step_log_evidence_se": found.se if shown else math.nan,
+        "few_step_pareto_k": k,
+        "few_step_ess_fraction": share,
+    }
 
 
 def _with_shortfall(verdict: Verdict, worth: float, wanted: float, why: str) -> Verdict:

@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from .arviz_lines import arviz_version, wrap_groups
-from .dims import IMPORTANCE_DIM, SAMPLE_DIMS, AxisNames, make_dataset
+from .dims import IMPORTANCE_DIM, MOVED_DIM, SAMPLE_DIMS, AxisNames, make_dataset
 
 Arrays = Mapping[str, Any]
 INFERENCE_LIBRARY = "numpyro_onestep"
+_MOVED = "moved_log_weight"
 
 
 def build(
@@ -21,6 +22,7 @@ def build(
     importance: Arrays,
     importance_weights: Arrays,
     training: Arrays,
+    moved_log_weight: Any = (),
     names: AxisNames | None = None,
     attrs: Mapping[str, Any] | None = None,
     log_likelihood: Arrays | None = None,
@@ -37,13 +39,16 @@ def build(
     Args:
         posterior: (chain, draw, *event), constrained sites and deterministics.
         sample_stats: (chain, draw) arrays `lp`, `log_q`, `acceptance_rate`; scalars
-            `log_evidence`, `log_evidence_se`, `pareto_k`, `ess_importance`, `missed_share`, and
-            the lower and upper bound of the evidence in nats, `elbo` and `eubo`; stored as float64.
+            `log_evidence`, `log_evidence_se`, `pareto_k`, `ess_importance`, `missed_share`, the
+            lower and upper bound of the evidence in nats, `elbo` and `eubo`, and `few_step_*`, the
+            evidence, k-hat and share of effective draws in twice the steps; stored as float64.
         importance: (S, *event), the raw i.i.d. draws of the constrained sites.
         importance_weights: (S,) arrays `log_weight`, `psis_log_weight`, `log_det`, `sign`. A site
             that bears one of these names is stored as `<name>_draw`.
         training: scalars, arrays, or (dims, array) pairs such as
             `("training_step", losses)`.
+        moved_log_weight: (N,), log-weights of the points that the draws were moved to along the
+            posterior, NaN where unknown; stored in the group `importance`.
         names: axis names of the sites, from :func:`merge_names`.
         attrs: root attributes, see :func:`plain_attrs`; `inference_library` and `arviz_version`
             are added.
@@ -77,7 +82,7 @@ def build(
     for group, arrays in {"observed_data": observed, "constant_data": constant_data}.items():
         if arrays:
             groups[group] = make_dataset(arrays, (), names)
-    groups["importance"] = _importance(importance, importance_weights, names)
+    groups["importance"] = _importance(importance, importance_weights, moved_log_weight, names)
     groups["training"] = _training(training)
     root = plain_attrs(
         {
@@ -107,16 +112,19 @@ def _sample_stats(stats: Arrays, sizes: Mapping[Any, int]) -> xr.Dataset:
     return make_dataset(arrays, SAMPLE_DIMS, AxisNames()).assign(scalars)
 
 
-def _importance(draws: Arrays, weights: Arrays, names: AxisNames) -> xr.Dataset:
-    safe = {f"{name}_draw" if name in weights else name: value for name, value in draws.items()}
-    dims = {f"{k}_draw" if k in weights else k: v for k, v in names.dims.items()}
+def _importance(draws: Arrays, weights: Arrays, moved: Any, names: AxisNames) -> xr.Dataset:
+    taken = {*weights, _MOVED}
+    safe = {f"{name}_draw" if name in taken else name: value for name, value in draws.items()}
+    dims = {f"{k}_draw" if k in taken else k: v for k, v in names.dims.items()}
     for name, value in weights.items():
         if np.ndim(value) != 1:
             raise ValueError(
                 f"expected one {name!r} per importance draw, shape (S,); got {np.shape(value)}"
             )
     axis = AxisNames(dims, names.coords)
-    return make_dataset({**safe, **weights}, (IMPORTANCE_DIM,), axis)
+    dataset = make_dataset({**safe, **weights}, (IMPORTANCE_DIM,), axis)
+    # An axis without elements would be an unlimited one in a netCDF file.
+    return dataset.assign({_MOVED: (MOVED_DIM, np.asarray(moved))}) if np.size(moved) else dataset
 
 
 def _training(training: Arrays) -> xr.Dataset:

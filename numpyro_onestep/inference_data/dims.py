@@ -15,6 +15,7 @@ import xarray as xr
 
 SAMPLE_DIMS = ("chain", "draw")
 IMPORTANCE_DIM = "importance_draw"
+MOVED_DIM = "moved_point"
 
 DimNames = Mapping[str, Sequence[str | None]]
 Coords = Mapping[str, Any]
@@ -71,7 +72,7 @@ def event_dims(site: str, shape: Sequence[int], names: AxisNames) -> tuple[str, 
         )
     given += [None] * (len(shape) - len(given))
     result = tuple(name or f"{site}_dim_{axis}" for axis, name in enumerate(given))
-    reserved = [*SAMPLE_DIMS, IMPORTANCE_DIM, site]
+    reserved = [*SAMPLE_DIMS, IMPORTANCE_DIM, MOVED_DIM, site]
     if set(reserved).intersection(result):
         raise ValueError(
             f"expected dims of site {site!r} other than {reserved}; got {list(result)}"

@@ -7,3 +7,8 @@ VERDICT_COLOURS = {
     "unreliable": "#b2182b",
 }
 FILL, MARK, ALARM = "#9ecae1", "#08306b", VERDICT_COLOURS["unreliable"]
+
+
+def verdict_colour(verdict: object) -> str:
+    """Colour of a verdict, black for anything else."""
+    return VERDICT_COLOURS.get(str(verdict), "black")

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from numpyro_onestep.plots.colours import FILL, MARK, VERDICT_COLOURS
+from numpyro_onestep.plots.colours import FILL, MARK, verdict_colour
 from numpyro_onestep.plots.shown import ShownFigure
 
 # Beyond this many nats a linear axis would press the close models into one point.
@@ -39,7 +39,7 @@ def plot_evidence(table: pd.DataFrame) -> Figure:
     _draw_probabilities(right, table, rows)
     left.set_yticks(rows, [str(name) for name in table.index])
     for label, verdict in zip(left.get_yticklabels(), table["verdict"], strict=True):
-        label.set_color(VERDICT_COLOURS.get(str(verdict), "black"))
+        label.set_color(verdict_colour(verdict))
     left.set_ylim(len(table) - 0.4, -0.6)  # the best on top
     for axes in (left, right):
         axes.spines[["right", "top"]].set_visible(False)

@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from numpyro_onestep.importance import ess, finite_share, folded_fraction, pareto_k_threshold
 from numpyro_onestep.inference_data import group_dataset, list_attr, scalar_labels
-from numpyro_onestep.plots.colours import ALARM, FILL, MARK, VERDICT_COLOURS
+from numpyro_onestep.plots.colours import FILL, MARK, verdict_colour
+from numpyro_onestep.plots.headline import headline
 from numpyro_onestep.plots.shown import ShownFigure
+from numpyro_onestep.plots.weights import draw_weights
 
 _SHOWN_TAIL = 0.005  # histograms leave out this share of the draws on each side
 _MAX_REASONS = 3
@@ -74,8 +75,8 @@ def plot_posterior_and_weights(
     reasons = _reasons(result, int(14 * width))
     heights = [0.17 * len(reasons) + 0.01, *[row_height] * rows, 3.4]
     figure = ShownFigure(figsize=(width, sum(heights) + 0.6), layout="constrained")
-    colour = VERDICT_COLOURS.get(str(result.attrs.get("verdict", "")), "black")
-    figure.suptitle(_title(result, stats), fontsize=13, fontweight="bold", color=colour)
+    colour = verdict_colour(result.attrs.get("verdict"))
+    figure.suptitle(headline(result, stats), fontsize=13, fontweight="bold", color=colour)
     grid = figure.add_gridspec(rows + 2, columns, height_ratios=heights)
     if reasons:
         text = figure.add_subplot(grid[0, :])
@@ -85,7 +86,7 @@ def plot_posterior_and_weights(
         row, column = divmod(index, columns)
         _draw_scalar(figure.add_subplot(grid[row + 1, column]), scalar, prob)
     tail_matters = result.attrs.get("verdict") != "reliable"
-    _draw_weights(figure.add_subplot(grid[rows + 1, :]), weights, stats, alarm=tail_matters)
+    draw_weights(figure.add_subplot(grid[rows + 1, :]), weights, stats, alarm=tail_matters)
     figure.supxlabel(note, fontsize=8, color="0.3")
     return figure
 
@@ -135,17 +136,6 @@ def _num_columns(num_scalars: int) -> int:
         if num_scalars <= limit:
             return columns
     return 8
-
-
-def _title(result: Any, stats: xr.Dataset) -> str:
-    title = f"verdict: {str(result.attrs.get('verdict', 'none')).replace('_', ' ')}"
-    if "log_evidence" not in stats:
-        return title
-    value = float(stats["log_evidence"])
-    if not np.isfinite(value):
-        return f"{title}  ·  log evidence not available"
-    error = float(stats["log_evidence_se"]) if "log_evidence_se" in stats else float("nan")
-    return f"{title}  ·  log evidence {value:.3f} ± {error:.2g}"
 
 
 def _reasons(result: Any, width: int) -> list[str]:
@@ -216,62 +206,3 @@ def _bins(draws: np.ndarray) -> np.ndarray:
         if right > left:
             return np.linspace(left, right, 41)
     return np.array([left - 0.5, left + 0.5])
-
-
-def _draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset, *, alarm: bool) -> None:
-    """Weights over their mean against the share of draws at least as large, both logarithmic.
-
-    `alarm` allows a red title: a reliable run may have a large k-hat of a tail that holds nothing.
-    """
-    log_w = weights["log_weight"].to_numpy().astype(np.float64)
-    num = log_w.size
-    sign = weights["sign"].to_numpy() if "sign" in weights else np.ones(num)
-    size = ess(log_w, sign)
-    k = float(stats["pareto_k"]) if "pareto_k" in stats else float("nan")
-    limit = pareto_k_threshold(num)
-    title = (
-        f"importance weights: ESS {size.count:.0f} of {num} ({100 * size.fraction:.0f} %), "
-        f"Pareto k-hat {k:.2f} (limit {limit:.2f})"
-    )
-    if (unknown := 1 - finite_share(log_w)) > 0:
-        title += f", {100 * unknown:.2g} % not finite"
-    if (folded := folded_fraction(sign)) > 0:
-        title += f", {100 * folded:.2g} % folded"
-    bad = unknown > 0 or (alarm and not k < limit)
-    axes.set_title(title, fontsize=10, color=VERDICT_COLOURS["unreliable"] if bad else "black")
-    axes.spines[["right", "top"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel("share of draws with at least this weight", fontsize=9)
-    axes.set_ylabel("weight / mean weight", fontsize=9)
-
-    ranked = np.sort(log_w[np.isfinite(log_w)])[::-1]
-    if ranked.size == 0:
-        axes.text(0.5, 0.5, "no positive finite weight", ha="center", transform=axes.transAxes)
-        return
-    share = np.arange(1, ranked.size + 1) / num
-    log_mean = np.logaddexp.reduce(ranked) - np.log(num)
-    # One point per rank in the tail, fewer where ranks crowd on the logarithmic axis.
-    shown = np.unique(np.geomspace(1, ranked.size, 600).astype(int)) - 1
-    floor = -12.0  # e^-12 of the mean: such weights count for nothing, and would set the scale
-    heights = np.exp(np.maximum(ranked - log_mean, floor))
-    axes.loglog(share[shown], heights[shown], ".", color=FILL, markeredgecolor=MARK,
-                markeredgewidth=0.3, markersize=6, label="weights")  # fmt: skip
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_major_formatter(plain)
-    axes.yaxis.set_major_formatter(plain)
-    # Between the decades only where there are few of them, and then two: more would overlap.
-    if np.ptp(np.log10(heights)) < 1.5:
-        axes.yaxis.set_minor_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-        )
-    axes.tick_params(which="minor", labelsize=7)
-    num_tail = int(min(ranked.size / 5, 3 * np.sqrt(ranked.size)))
-    smoothed = weights["psis_log_weight"].to_numpy() if "psis_log_weight" in weights else log_w
-    smoothed = np.sort(smoothed[np.isfinite(smoothed)])[::-1]
-    if np.isfinite(k) and 5 <= num_tail <= smoothed.size:
-        # Both normalised to mean one, so the fit is seen against the raw weights it replaces.
-        fit = np.exp(smoothed[:num_tail] + np.log(num))
-        label = f"Pareto fit of the largest {num_tail} (k-hat {k:.2f})"
-        axes.plot(share[:num_tail], fit, color=ALARM, linewidth=1.8, label=label)
-    axes.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":", label="equal weights")
-    axes.legend(fontsize=8, frameon=False, loc="lower left")

@@ -75,6 +75,23 @@ def test_without_any_weight(fitted):
     assert "No draw has a weight." in text and "No points could be moved" in text
 
 
+@pytest.mark.parametrize(
+    ("fallback", "diverged", "advised"),
+    [(None, False, True), ("nuts", False, False), (None, True, False)],
+)
+def test_the_fallback_is_advised_where_it_was_not_there(fitted, fallback, diverged, advised):
+    finished = fitted._run
+    verdict = dataclasses.replace(finished.verdict, label="unreliable")
+    history = dataclasses.replace(finished.fit.history, diverged=diverged)
+    fit = dataclasses.replace(finished.fit, history=history)
+    run_ = dataclasses.replace(finished, verdict=verdict, fit=fit)
+    other = OneStepInference(one_of_three, fallback=fallback)
+    other.__dict__.update({**vars(fitted), "_run": run_, "_fallback": fallback})
+    use = section(other.diagnose(), "verdict: unreliable")
+    assert use.startswith("Use neither the draws nor the evidence.")
+    assert ('fallback="nuts"' in use) == advised
+
+
 def test_before_a_run():
     with pytest.raises(RuntimeError, match="call `run` first"):
         OneStepInference(one_of_three).diagnose()

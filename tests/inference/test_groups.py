@@ -8,6 +8,7 @@ import pytest
 from numpyro.infer import MCMC, NUTS, Predictive
 from quick import EFFECT, ERROR, run, schools
 
+from numpyro_onestep import plot_diagnostics
 from numpyro_onestep.inference_data import group_dataset, group_names
 
 with warnings.catch_warnings():
@@ -25,6 +26,15 @@ def fitted():
     inference.sample_posterior_predictive(KEY)
     inference.predict(KEY, 0.5 * ERROR)
     return inference
+
+
+def test_moved_points_are_those_of_the_upper_bound(fitted):
+    moved = group_dataset(fitted.inference_data, "importance")["moved_log_weight"]
+    stats = group_dataset(fitted.inference_data, "sample_stats")
+    assert moved.dims == ("moved_point",) and moved.size >= 500
+    np.testing.assert_allclose(np.nanmean(moved), stats["eubo"], rtol=1e-6)
+    found = plot_diagnostics(fitted.inference_data).axes[1].get_title()
+    assert f" of {moved.size} moved points beyond all draws" in found
 
 
 def test_groups_variables_and_dims_are_those_of_from_numpyro(fitted):

@@ -81,7 +81,9 @@ def test_the_known_liar_is_caught():
     parts = ready(target, liar, 1)
     draws, first = weighted_draws(parts, jax.random.key(3), 4 * chunk, chunk)
     weighed = weigh(draws)
-    checks = measure(target, liar, history, draws, weighed, first, jax.random.key(4), num_steps=1)
+    checks, _ = measure(
+        target, liar, history, draws, weighed, first, jax.random.key(4), num_steps=1
+    )
     # The lie: almost independent draws, a small error, and an evidence a third too small.
     assert checks.ess_fraction > 0.97
     assert checks.one_step.log_evidence < LOG_EVIDENCE - 0.4
