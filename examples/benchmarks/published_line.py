@@ -11,25 +11,36 @@ import metrics
 import suite
 
 STEPS = (1, 2, 4, 8, 16)
-NUM_DRAWS = 4000
+NUM_DRAWS = 2000
 # Points per side of a transport problem.
-NUM_POINTS = 1000
+NUM_POINTS = 500
 
 
 def methods() -> dict:
     """Methods by the name under which they are reported, at a budget for two cores."""
     from numpyro_onestep import CDDS, DDS, DIS, OSDS, PIS, SCDS, ResampleMove
-    from numpyro_onestep.objectives import JacobianPenalty, VolumeConsistency, WarmUp
+    from numpyro_onestep.objectives import (
+        JacobianPenalty,
+        StateConsistency,
+        VolumeConsistency,
+        WarmUp,
+    )
 
     osds = OSDS()
-    volume = (VolumeConsistency, JacobianPenalty)
-    parts = {o: o.objective if isinstance(o, WarmUp) else o for _, o in osds.objectives}
-    without = tuple(p for p in osds.objectives if not isinstance(parts[p[1]], volume))
+
+    def without(*kinds: type) -> OSDS:
+        kept = tuple(
+            (weight, o)
+            for weight, o in osds.objectives
+            if not isinstance(o.objective if isinstance(o, WarmUp) else o, kinds)
+        )
+        return dataclasses.replace(osds, objectives=kept)
+
     return {
         "default": ResampleMove(),
         "OSDS": osds,
-        "OSDS without volume consistency": dataclasses.replace(osds, objectives=without),
-        "OSDS without consistency": dataclasses.replace(osds, objectives=osds.objectives[:1]),
+        "OSDS without volume consistency": without(VolumeConsistency, JacobianPenalty),
+        "OSDS without state consistency": without(StateConsistency),
         "SCDS": SCDS(),
         "CDDS": CDDS(),
         "DIS": DIS(),
@@ -113,7 +124,7 @@ def run_one(
             jax.random.key(2000 + seed),
             jax.random.key(3000 + seed),
             num_chains=4,
-            num_samples=NUM_DRAWS // 4,
+            num_samples=1000,
             num_steps=method.num_sampling_steps,
             posterior="weighted",
         )

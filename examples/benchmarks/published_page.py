@@ -4,16 +4,19 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+RESULTS = Path(__file__).parent / "results" / "published_samplers.jsonl"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
-ABLATIONS = ("OSDS", "OSDS without volume consistency", "OSDS without consistency")
+ABLATIONS = ("OSDS", "OSDS without volume consistency", "OSDS without state consistency")
 
 
-def load(path: Path) -> list[dict]:
+def load() -> list[dict]:
     """The last line of every method, target and seed."""
-    lines = [json.loads(text) for text in path.read_text().splitlines() if text.strip()]
+    text = RESULTS.read_text() if RESULTS.exists() else ""
+    lines = [json.loads(line) for line in text.splitlines() if line.strip()]
     return list({(x["method"], x["target"], x["seed"]): x for x in lines}.values())
 
 
@@ -28,32 +31,64 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
+def of_seed_0(lines: list[dict]) -> list[dict]:
+    """One line per target and method, without the ablations, in order."""
+    chosen = [x for x in lines if x["seed"] == 0 and x["method"] not in ABLATIONS[1:]]
+    return sorted(chosen, key=lambda x: x["target"])
+
+
 def equal_budget(lines: list[dict]) -> str:
     """Method by target: evidence, bound and effective draws at the method's own steps."""
     rows = []
-    for x in sorted(lines, key=lambda x: x["target"]):
-        if x["seed"] != 0 or x["method"] in ABLATIONS[1:]:
-            continue
+    for x in of_seed_0(lines):
         steps, one = next(iter(x["steps"].items()))
+        truth = x["log_z"]
         rows.append(
             [
                 x["target"],
                 x["method"],
                 steps,
-                number(x["log_z"], 3),
+                number(truth, 3),
                 f"{number(one['log_z'], 3)} +- {number(one['se'], 3)}",
-                number(one.get("trace_log_z")),
+                number(None if truth is None else one["log_z"] - truth, 3),
                 number(one["elbo"]),
                 x["verdict"].replace("_", " ") or "-",
                 number(one["ess"], 3),
                 number(one["pareto_k"]),
                 number(one["folded"], 3),
                 f"{x['gradients'] / 1e6:.2f} M",
+                f"{x['limit']:.0f} s",
                 f"{x['wall']:.0f} s",
             ]
         )
-    head = "target method steps truth exact published bound verdict ESS k-hat folded gradients wall"
-    return table(head.split(), rows)
+    head = "target method steps truth exact error ELBO verdict ESS k-hat folded gradients"
+    return table([*head.split(), "limit", "wall"], rows)
+
+
+def by_steps(lines: list[dict]) -> str:
+    """Bound and effective draws by number of steps."""
+    rows = []
+    for x in of_seed_0(lines):
+        if len(x["steps"]) == 1:
+            continue
+        cells = [f"{number(s['elbo'])} ({number(s['ess'])})" for s in x["steps"].values()]
+        rows.append([x["target"], x["method"], number(x["log_z"]), *cells])
+    return table(["target", "method", "truth", "1", "2", "4", "8", "16"], rows)
+
+
+def other_side(lines: list[dict]) -> str:
+    """Metrics of targets that can be sampled, at the method's own steps."""
+    rows = []
+    for x in of_seed_0(lines):
+        one = next(iter(x["steps"].values()))
+        if "mmd" not in one:
+            continue
+        # Bounds and shares from the other side are those of the points that could be inverted.
+        columns = (("elbo", 2), ("eubo", 2), ("ess", 3), ("forward_ess", 3), ("inverted", 2))
+        columns += (("mmd", 3), ("sinkhorn", 2))
+        rows.append([x["target"], x["method"], *(number(one.get(k), d) for k, d in columns)])
+    head = ["target", "method", "ELBO", "EUBO", "ESS", "forward ESS", "inverted", "MMD", "Sinkhorn"]
+    return table(head, rows)
 
 
 def verdicts(lines: list[dict], methods: Sequence[str]) -> str:
@@ -87,10 +122,8 @@ def verdicts(lines: list[dict], methods: Sequence[str]) -> str:
 def bias(lines: list[dict]) -> str:
     """Published less exact evidence, by number of steps."""
     rows = []
-    for x in sorted(lines, key=lambda x: x["target"]):
-        if x["seed"] != 0 or "trace_log_z" not in next(iter(x["steps"].values())):
-            continue
-        if x["method"] in ABLATIONS[1:]:
+    for x in of_seed_0(lines):
+        if "trace_log_z" not in next(iter(x["steps"].values())):
             continue
         cells = [
             f"{number(s['trace_log_z'] - s['log_z'])} ({number(s['log_z'])})"
@@ -122,19 +155,17 @@ def consistency(lines: list[dict]) -> str:
     return table(head, rows)
 
 
-def figure(lines: list[dict], path: Path) -> None:
-    """Evidence against the number of steps, published and exact, the truth as a line."""
+def figure(lines: list[dict]) -> Any:
+    """Evidence of OSDS against the number of steps, published and exact, the truth as a line."""
     import matplotlib.pyplot as plt
 
-    shown = [
-        x for x in lines if x["method"] == "OSDS" and x["seed"] == 0 and x["log_z"] is not None
-    ]
+    shown = [x for x in of_seed_0(lines) if x["method"] == "OSDS" and x["log_z"] is not None]
     columns = min(3, len(shown))
     num_rows = -(-len(shown) // columns)
     figure, axes = plt.subplots(
         num_rows,
         columns,
-        figsize=(4 * columns, 3.2 * num_rows),
+        figsize=(3.6 * columns, 2.7 * num_rows),
         squeeze=False,
         layout="constrained",
     )
@@ -150,23 +181,29 @@ def figure(lines: list[dict], path: Path) -> None:
         axis.axhline(x["log_z"], color="0.4", linestyle="--", label="truth")
         axis.set_xscale("log", base=2)
         axis.set_xticks(steps, [str(k) for k in steps])
-        axis.set_title(x["target"].replace("_", " "))
-        axis.set_xlabel("steps")
-        axis.set_ylabel("log evidence")
+        axis.set_title(x["target"].replace("_", " "), fontsize="medium")
+    figure.supxlabel("steps of the same sampler")
+    figure.supylabel("log evidence")
     axes[0, 0].legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
 
 
-def write(results: Path, docs: Path) -> None:
-    """Replaces the tables between the page's markers, and the figure beside the lines."""
-    lines = load(results)
-    page = docs / "published_samplers.md"
+def write(page: Path) -> None:
+    """Replaces the tables between the page's markers."""
+    lines = load()
     text = page.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     parts = [
         BEGIN,
-        "### Equal wall time\n\n" + equal_budget(lines),
+        "### Equal wall time\n\nOne step, or a whole path of the multi-step samplers. `error` is"
+        " that of the exact log evidence, ESS the share of effective draws.\n\n"
+        + equal_budget(lines),
+        "### Bound and effective draws by number of steps\n\nELBO in nats, the share of effective"
+        " draws in brackets, of the same trained network. Paths of training have 16 steps.\n\n"
+        + by_steps(lines),
+        "### From the other side\n\nTargets that can be sampled: EUBO and forward ESS from 500 of"
+        " their draws, as far as the map could be inverted there; distances of 500 unweighted"
+        " draws to others of the target.\n\n" + other_side(lines),
         "### Bias of the published evidence\n\n"
         "Published less exact log evidence of the same draws, in nats, by number of steps; the"
         " exact one in brackets.\n\n" + bias(lines),
@@ -179,4 +216,3 @@ def write(results: Path, docs: Path) -> None:
         END,
     ]
     page.write_text(before + "\n\n".join(parts) + after)
-    figure(lines, results.with_suffix(".png"))

@@ -16,7 +16,7 @@ unweighted draws (see `metrics`). Its lines are kept in `results/published_sampl
 `--consistency` and `--verdicts` run the lines of one question each, those that are not kept yet,
 and print its table: what the consistency terms of OSDS do; how far the evidence of each published
 one-step sampler is from the truth, and what the verdict says of it. `--page` turns all lines into
-the tables of `docs/published_samplers.md`, and into a figure beside them, evidence against steps.
+the tables of `docs/published_samplers.md`; its figure is drawn from them when the page is built.
 """
 
 import argparse
@@ -32,8 +32,7 @@ import published_line
 import published_page
 import suite
 
-RESULTS = Path(__file__).parent / "results" / "published_samplers.jsonl"
-DOCS = Path(__file__).parents[2] / "docs"
+PAGE = Path(__file__).parents[2] / "docs" / "published_samplers.md"
 CONSISTENCY_TARGETS = ("seeds", "ionosphere")
 VERDICT_TARGETS = ("seeds", "funnel", "gaussian_mixture_9", "gaussian_mixture_40", "ionosphere")
 PUBLISHED = ("OSDS", "SCDS", "CDDS")
@@ -99,8 +98,8 @@ def in_fresh_process(
         print(f"{name:32} {target:20} {seed:4d} failed: {last[0]}", flush=True)
         return
     text = done.stdout.strip().splitlines()[-1]
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
+    published_page.RESULTS.parent.mkdir(exist_ok=True)
+    with published_page.RESULTS.open("a") as file:
         file.write(text + "\n")
     line = json.loads(text)
     one = next(iter(line["steps"].values()))
@@ -118,7 +117,7 @@ def in_fresh_process(
 
 def run_missing(names: Sequence[str], targets: Sequence[str], options: argparse.Namespace) -> None:
     """Runs what is not kept yet, judged."""
-    lines = published_page.load(RESULTS) if RESULTS.exists() else []
+    lines = published_page.load()
     done = {(x["method"], x["target"], x["seed"]) for x in lines}
     for target in options.target or targets:
         for seed in options.seeds:
@@ -134,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--run", action="store_true", help="train and report")
     parser.add_argument("--consistency", action="store_true", help="what its terms do")
     parser.add_argument("--verdicts", action="store_true", help="evidence, truth and verdict")
-    parser.add_argument("--page", action="store_true", help="tables and figure of the docs page")
+    parser.add_argument("--page", action="store_true", help="tables of the docs page")
     parser.add_argument("--method", action="append", help="may be repeated; default: all")
     parser.add_argument("--target", action="append", help="may be repeated; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -163,12 +162,12 @@ def main(argv: list[str] | None = None) -> None:
                 in_fresh_process(name, target, seed, options, verdict=options.verdict)
     if options.consistency:
         run_missing(published_page.ABLATIONS, CONSISTENCY_TARGETS, options)
-        print(published_page.consistency(published_page.load(RESULTS)))
+        print(published_page.consistency(published_page.load()))
     if options.verdicts:
         run_missing(PUBLISHED, VERDICT_TARGETS, options)
-        print(published_page.verdicts(published_page.load(RESULTS), PUBLISHED))
+        print(published_page.verdicts(published_page.load(), PUBLISHED))
     if options.page:
-        published_page.write(RESULTS, DOCS)
+        published_page.write(PAGE)
 
 
 if __name__ == "__main__":
