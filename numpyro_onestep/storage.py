@@ -119,8 +119,8 @@ def read(
             }
     except zipfile.BadZipFile as error:
         raise ValueError(
-            f"expected a complete file written by `save`; got one that is cut off, damaged or of"
-            f" another kind ({error}): {path}"
+            f"expected a complete file written by {_PACKAGE}; got one that is cut off, damaged or"
+            f" of another kind ({error}): {path}"
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError, EOFError, KeyError) as error:
         raise ValueError(
@@ -137,7 +137,7 @@ def read(
 
 
 def _foreign(path: Path, found: str) -> ValueError:
-    return ValueError(f"expected a file written by `save`; got {found}: {path}")
+    return ValueError(f"expected a file written by {_PACKAGE}; got {found}: {path}")
 
 
 def _member(name: str) -> str:

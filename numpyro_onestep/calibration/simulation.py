@@ -152,6 +152,7 @@ def _worker(inference: OneStepInference, model: Callable[..., Any]) -> OneStepIn
     worker = copy.copy(inference)
     worker.sampler = SimpleNamespace(model=model)
     worker._progress_bar = False
+    worker._checkpoint = None
     worker._log_likelihood = False
     worker._fit, worker._run, worker._result = None, None, None
     return worker

@@ -16,6 +16,7 @@ from numpyro.infer import init_to_uniform
 
 from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.inference.arguments import check_concrete, check_key, check_positive, required
+from numpyro_onestep.inference.checkpoint import open_checkpoint
 from numpyro_onestep.inference.drawing import chunk_size
 from numpyro_onestep.inference.finished import EXTRA_FIELDS, Finished
 from numpyro_onestep.inference.predictive import prior_groups
@@ -31,7 +32,14 @@ from numpyro_onestep.inference_data import (
     wrap_groups,
 )
 from numpyro_onestep.target import Target, build_target
-from numpyro_onestep.training import Method, ResampleMove, TrainedMixture, train
+from numpyro_onestep.training import (
+    NO_JOURNAL,
+    Journal,
+    Method,
+    ResampleMove,
+    TrainedMixture,
+    train,
+)
 
 
 class OneStepInference(Finished):
@@ -68,6 +76,11 @@ class OneStepInference(Finished):
             draws beyond the first batch and the fallback with nothing, and the verdict says that
             they were stopped early. The first batch of draws and the checks are always made. None
             for no limit.
+        checkpoint: a file for what training has done so far, written every half minute, and when
+            an error, Ctrl-C or the time limit ends it. If it exists, `run` goes on from there to
+            the result that it would have had at once; it must be of the same model, data, key and
+            method, while all options of the draws may change. A run that comes to its end removes
+            it. None for no file.
         progress_bar: a bar over training rounds; always off where the variable `CI` is set.
         coords: coordinates by dimension, for ArviZ.
         dims: names of the dimensions by site, for ArviZ; plates name theirs already.
@@ -94,6 +107,7 @@ class OneStepInference(Finished):
         fallback: Fallback | None = None,
         target_ess: float | None = None,
         time_limit: float | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         progress_bar: bool = True,
         coords: Mapping[str, Sequence[Any]] | None = None,
         dims: Mapping[str, Sequence[str]] | None = None,
@@ -143,6 +157,7 @@ class OneStepInference(Finished):
         self._fallback = fallback
         self._target_ess = target_ess
         self._time_limit = time_limit
+        self._checkpoint = checkpoint
         self._progress_bar = progress_bar
         self._coords = dict(coords or {})
         self._dims = dict(dims or {})
@@ -170,7 +185,8 @@ class OneStepInference(Finished):
 
         Raises:
             ValueError: for a model or data that cannot be sampled, naming the site; for a field
-                that only a Markov chain has, such as `diverging`.
+                that only a Markov chain has, such as `diverging`; for a checkpoint of another run,
+                or a damaged one.
             TypeError: inside `jax.jit` or `jax.vmap`.
         """
         began = time.perf_counter()
@@ -179,9 +195,17 @@ class OneStepInference(Finished):
         unknown = sorted({*extra_fields} - {*EXTRA_FIELDS})
         if unknown:
             raise ValueError(f"expected extra_fields out of {EXTRA_FIELDS}; got {unknown}")
-        return self._complete(
-            rng_key, self._build_target(rng_key, args, kwargs), args, kwargs, began
-        )
+        target = self._build_target(rng_key, args, kwargs)
+        if self._checkpoint is None:
+            return self._complete(rng_key, target, args, kwargs, began)
+        strategy = self._init_strategy
+        with open_checkpoint(self._checkpoint, target, rng_key, self.method, strategy) as file:
+            result = self._complete(rng_key, target, args, kwargs, began, journal=Journal(file))
+            if required(self._fit).history.stopped:
+                file.write()
+            else:
+                file.remove()
+        return result
 
     def refit(self, rng_key: jax.Array, *args: Any, **kwargs: Any) -> Any:
         """Fits the trained sampler to new data of the same shapes, and draws from it.
@@ -224,6 +248,8 @@ class OneStepInference(Finished):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         began: float,
+        *,
+        journal: Journal = NO_JOURNAL,
         warm: TrainedMixture | None = None,
     ) -> Any:
         """Trains, draws, judges and keeps what comes out."""
@@ -242,6 +268,7 @@ class OneStepInference(Finished):
                 self.method,
                 time_limit=None if self._time_limit is None else deadline - time.perf_counter(),
                 on_round=on_round,
+                journal=journal,
                 warm=warm,
             )
         sampled = time.perf_counter()

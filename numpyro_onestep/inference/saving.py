@@ -22,8 +22,9 @@ from numpyro_onestep.inference_data import from_plain, to_plain
 from numpyro_onestep.target import Target, build_target
 
 _KIND = "OneStepInference"
-# What is not an option of the inference but made by a run, or the model's own code.
-_MADE = ("sampler", "_init_strategy", "_fit", "_run", "_result")
+# What is not an option of the inference but made by a run, the model's own code, or the place of a
+# checkpoint, which belongs to the machine.
+_MADE = ("sampler", "_init_strategy", "_fit", "_run", "_result", "_checkpoint")
 _STRATEGIES = {
     name: getattr(initialization, name)
     for name in (
@@ -38,7 +39,7 @@ _STRATEGIES = {
 }
 # Draws at which the density of the model must be what it was.
 _NUM_CHECKED = 8
-_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 
 
 def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
@@ -48,7 +49,7 @@ def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     result = state["_result"]
     content = {
         "options": {name: value for name, value in state.items() if name not in _MADE},
-        "init_strategy": _strategy_form(state["_init_strategy"]),
+        "init_strategy": strategy_form(state["_init_strategy"]),
         "layout": dict(fit.target.program.unconstrained_shapes),
         "fixed": fit.target.program.fixed,
         "digest": fit.target.digest,
@@ -62,7 +63,7 @@ def save_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
         "library_version": version("numpyro-onestep"),
         "numpyro_version": numpyro.__version__,
         "jax_version": jax.__version__,
-        "float_dtype": _float_dtype(),
+        "float_dtype": float_dtype(),
     }
     storage.write(path, content, about)
 
@@ -110,17 +111,18 @@ def load_state(
     }
 
 
-def _float_dtype() -> str:
+def float_dtype() -> str:
+    """The precision of this process."""
     return str(np.dtype(jnp.result_type(float)))
 
 
 def _check_header(header: Mapping[str, Any]) -> None:
     if header.get("kind") != _KIND:
         raise ValueError(f"expected a saved {_KIND}; got a saved {header.get('kind')!r}")
-    if header.get("float_dtype") != _float_dtype():
+    if header.get("float_dtype") != float_dtype():
         raise ValueError(
             f"expected a process in {header.get('float_dtype')}, in which the sampler was trained;"
-            f" got one in {_float_dtype()}: set `jax_enable_x64` as it was"
+            f" got one in {float_dtype()}: set `jax_enable_x64` as it was"
         )
 
 
@@ -139,7 +141,7 @@ def _stored_arguments(fit: Fit) -> dict[str, Any]:
     return {"arguments": arguments, "why_not": ""}
 
 
-def _strategy_form(strategy: Any) -> dict[str, Any] | None:
+def strategy_form(strategy: Any) -> dict[str, Any] | None:
     """One of NumPyro's strategies by name, with its keywords; None for a function of the user's."""
     bare, keywords = strategy, {}
     if isinstance(strategy, functools.partial) and not strategy.args:
@@ -193,8 +195,8 @@ def _check_density(target: Target, draws: Any) -> None:
     if not known.size:
         return
     before = draws.log_density[known]
-    now = np.asarray(_log_density(target, jnp.asarray(draws.x[known])), np.float64)
-    if not np.allclose(now, before, rtol=_TOLERANCE, atol=10.0 * _TOLERANCE):
+    now = np.asarray(log_density_at(target, jnp.asarray(draws.x[known])), np.float64)
+    if not np.allclose(now, before, rtol=TOLERANCE, atol=10.0 * TOLERANCE):
         raise ValueError(
             "expected the model that was fitted; got one of another density: log densities of the"
             f" same draws were {before.round(3).tolist()} and are {now.round(3).tolist()}"
@@ -202,5 +204,6 @@ def _check_density(target: Target, draws: Any) -> None:
 
 
 @jax.jit
-def _log_density(target: Target, x: jax.Array) -> jax.Array:
+def log_density_at(target: Target, x: jax.Array) -> jax.Array:
+    """Of the target at `x: (n, dim)`, `(n,)`."""
     return jax.vmap(target.log_density)(x)

@@ -8,6 +8,7 @@ falls over a few last rounds.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -27,6 +28,7 @@ from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import Draws, draw
 from numpyro_onestep.training.enough import is_enough, is_normal, serves
+from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.methods import Method
 from numpyro_onestep.training.moves import (
     MovedPoints,
@@ -45,6 +47,27 @@ class _State:
     params: Params
     average: Params
     optimiser: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class _AfterRound:
+    """Everything that the next rounds depend on.
+
+    Attributes:
+        num_rounds: rounds done.
+        leaves: of the `_State`: the optimiser's has classes of its own.
+        step_size: of MALA.
+        buffer: the moved points in use.
+        annealed: rounds of annealing done; negative before the first.
+        history: until now.
+    """
+
+    num_rounds: int
+    leaves: list[jax.Array]
+    step_size: jax.Array
+    buffer: list[MovedPoints]
+    annealed: int
+    history: TrainingHistory
 
 
 @dataclasses.dataclass
@@ -113,6 +136,7 @@ def train_component(
     *,
     deadline: float = math.inf,
     on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
+    journal: Journal = NO_JOURNAL,
     warm: TrainedSampler | None = None,
 ) -> tuple[TrainedSampler, TrainingHistory]:
     """Trains a sampler for a target from a Gaussian fit to it.
@@ -126,20 +150,40 @@ def train_component(
     # Folding compiles less than unpacking a split, here and in every round.
     key_init, key_rounds, key_teacher = (jax.random.fold_in(rng_key, i) for i in range(3))
     density, teacher = Density(target, method.preconditioner(fit)), None
-    if method.teacher is not None:
+    instructor = method.teacher
+    if instructor is not None:
         # A key of its own: the student's numbers are those that it has without a teacher.
         halfway = 0.5 * (time.perf_counter() + deadline)
-        record = TrainingHistory()
-        teacher = _train_rounds(
-            density, key_teacher, method.teacher, None, record, halfway, on_round
+        teacher, record = journal.once(
+            "teacher",
+            lambda: _train_teacher(
+                density, key_teacher, instructor, halfway, on_round, journal.within("teacher")
+            ),
+            is_done=lambda trained: not trained[1].stopped,
         )
         history.num_gradients += record.num_gradients
         if record.stopped == "interrupted":
             history.stopped = record.stopped
+        if record.stopped:
+            # Another attempt has a better teacher.
+            journal = NO_JOURNAL
     sampler = _train_rounds(
-        density, key_rounds, method, teacher, history, deadline, on_round, key_init, warm
+        density, key_rounds, method, teacher, history, deadline, on_round, journal, key_init, warm
     )
     return sampler, history
+
+
+def _train_teacher(
+    density: Density,
+    rng_key: jax.Array,
+    method: Method,
+    deadline: float,
+    on_round: Callable[[int, TrainingHistory], None],
+    journal: Journal,
+) -> tuple[TrainedSampler, TrainingHistory]:
+    record = TrainingHistory()
+    sampler = _train_rounds(density, rng_key, method, None, record, deadline, on_round, journal)
+    return sampler, record
 
 
 def _train_rounds(
@@ -150,6 +194,7 @@ def _train_rounds(
     history: TrainingHistory,
     deadline: float,
     on_round: Callable[[int, TrainingHistory], None],
+    journal: Journal,
     key_init: jax.Array | None = None,
     warm: TrainedSampler | None = None,
 ) -> TrainedSampler:
@@ -167,9 +212,15 @@ def _train_rounds(
     max_weight = jnp.sqrt(jnp.asarray(method.num_points, affine.mean.dtype))
     buffer: list[MovedPoints] = []
     # Rounds of annealing done so far; negative before the first.
-    annealed = -1
+    annealed, num_done = -1, 0
+    noted: _AfterRound | None = journal.recall("rounds")
+    if noted is not None:
+        state = jax.tree.unflatten(jax.tree.structure(state), noted.leaves)
+        step_size, buffer = noted.step_size, noted.buffer
+        annealed, num_done = noted.annealed, noted.num_rounds
+        history.__dict__.update(vars(copy.deepcopy(noted.history)))
     try:
-        for i in range(method.max_rounds + method.num_annealing):
+        for i in range(num_done, method.max_rounds + method.num_annealing):
             if history.stopped:
                 break
             key_draw, key_move, key_improve = (
@@ -230,6 +281,8 @@ def _train_rounds(
             on_round(i, history)
             if annealed >= 0 and annealed >= method.num_annealing - 1:
                 break
+            leaves, so_far = jax.tree.leaves(state), copy.deepcopy(history)
+            journal.note("rounds", _AfterRound(i + 1, leaves, step_size, buffer, annealed, so_far))
     except KeyboardInterrupt:
         history.stopped = "interrupted"
     except jax.errors.JaxRuntimeError as error:

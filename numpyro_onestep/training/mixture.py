@@ -12,6 +12,7 @@ With one mode that is the sampler of `training.loop` itself.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 
@@ -30,6 +31,7 @@ from numpyro_onestep.exploration import (
 )
 from numpyro_onestep.preconditioner import Affine, GaussianFit
 from numpyro_onestep.target import Centredness, Target, recentred
+from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
 from numpyro_onestep.training.methods import Method
 
@@ -80,12 +82,14 @@ def train(
     *,
     time_limit: float | None = None,
     on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
+    journal: Journal = NO_JOURNAL,
     warm: TrainedMixture | None = None,
 ) -> tuple[TrainedMixture, TrainingHistory]:
     """Trains a sampler for the target.
 
     Ctrl-C and the time limit (seconds, checked between fits and rounds) end training with what
-    there is. A `warm` sampler, trained for other data, gives further starting points for the
+    there is. What is done is noted in the journal, and not done again if it is in there: the result
+    is the same. A `warm` sampler, trained for other data, gives further starting points for the
     Gaussian fits, and each component the parameters and the step size of the one nearest to it.
     """
     began = time.perf_counter()
@@ -95,18 +99,25 @@ def train(
         # What was trained is worth nothing in other coordinates.
         centring = Centring(warm.centredness)
     elif method.recentres:
-        centring = choose_centring(target, key_centring)
+        centring = journal.once(
+            "centring", lambda: choose_centring(target, key_centring), is_done=lambda _: True
+        )
     else:
         centring = Centring({})
     target = recentred(target, centring.centredness)
-    found = explore(
-        target,
-        key_explore,
-        method.num_starts,
-        method.max_modes,
-        known=[component.affine.mean for component in warm.components] if warm else (),
-        fitted=centring.fitted,
-        deadline=deadline,
+    found = journal.once(
+        "exploration",
+        lambda: explore(
+            target,
+            key_explore,
+            method.num_starts,
+            method.max_modes,
+            known=[component.affine.mean for component in warm.components] if warm else (),
+            fitted=centring.fitted,
+            deadline=deadline,
+        ),
+        # Tempering that the deadline has cut short says nothing itself.
+        is_done=lambda found: not found.stopped and time.perf_counter() < deadline,
     )
     history = TrainingHistory(
         gaussian_elbo=np.asarray(found.modes[0].elbo, float).tolist(),
@@ -124,15 +135,22 @@ def train(
     components, log_evidence = [], []
     for label, fit in enumerate(fits):
         ended = bool(history.stopped) or found.diverged
-        component, part = train_component(
-            target if partition is None else Component.of(target, partition, label),
-            fit,
-            jax.random.fold_in(key_train, label),
-            method,
-            # Draws for the label's probability, no training.
-            deadline=-np.inf if ended else deadline,
-            on_round=on_round,
-            warm=_nearest(warm, fit),
+        name = f"component {label}"
+        component, part = journal.once(
+            name,
+            functools.partial(
+                train_component,
+                target if partition is None else Component.of(target, partition, label),
+                fit,
+                jax.random.fold_in(key_train, label),
+                method,
+                # Draws for the label's probability, no training.
+                deadline=-np.inf if ended else deadline,
+                on_round=on_round,
+                journal=journal.within(name),
+                warm=_nearest(warm, fit),
+            ),
+            is_done=functools.partial(_is_whole, method, journal.within(name)),
         )
         part.stopped = "" if ended else part.stopped
         history.extend(part)
@@ -140,7 +158,7 @@ def train(
         log_evidence.append(part.log_evidence[-1] if part.log_evidence else -np.inf)
     # A method with coordinates of its own makes no use of the fit.
     own = [component.affine for component in components]
-    unused = [fit for fit in found.modes if not any(fit.affine is affine for affine in own)]
+    unused = [fit for fit in found.modes if not any(_equal(fit.affine, used) for used in own)]
     history.seconds = time.perf_counter() - began
     mixture = TrainedMixture(
         components=tuple(components),
@@ -157,10 +175,26 @@ def train(
     return mixture, history
 
 
+def _is_whole(
+    method: Method, journal: Journal, trained: tuple[TrainedSampler, TrainingHistory]
+) -> bool:
+    """Whether nothing has cut the training of a component short, nor that of its teacher."""
+    taught = method.teacher is None or journal.recall("teacher") is not None
+    return taught and not trained[1].stopped
+
+
 def _nearest(warm: TrainedMixture | None, fit: Affine) -> TrainedSampler | None:
     if warm is None:
         return None
     return min(warm.components, key=lambda component: bhattacharyya(component.affine, fit))
+
+
+def _equal(one: Affine, other: Affine) -> bool:
+    """Whether two maps are the same: those of a resumed training are read from a file."""
+    leaves, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    if len(leaves) != len(others):
+        return False
+    return all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
 
 
 def _log_share(log_evidence: np.ndarray) -> np.ndarray:

@@ -217,10 +217,10 @@ def test_options_that_no_file_holds_are_named(fitted, tmp_path):
 def test_initial_strategies():
     value = init_to_value(values={"mu": np.float32(1.0)})
     for strategy in (numpyro.infer.init_to_uniform, init_to_median(num_samples=7), value):
-        form = saving._strategy_form(strategy)
+        form = saving.strategy_form(strategy)
         back = saving._strategy(form)
         assert getattr(back, "func", back) is getattr(strategy, "func", strategy)
         assert getattr(back, "keywords", {}) == getattr(strategy, "keywords", {})
-    assert saving._strategy_form(lambda site: None) is None
+    assert saving.strategy_form(lambda site: None) is None
     with pytest.warns(UserWarning, match="init_to_uniform takes its place"):
         assert saving._strategy(None) is numpyro.infer.init_to_uniform
