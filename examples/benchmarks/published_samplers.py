@@ -8,15 +8,16 @@
 
 `--null` is the check that needs no training: target = prior = N(0, I), untrained network, where
 the evidence must be 0. `--run` trains each method on each target under one limit of wall time,
-every run in a fresh process, and reports, for 1, 2, 4, 8 and 16 steps of the same sampler: evidence
-by exact weights and by the published trace weights, bound, effective draws and folds; further how
-far the one-step sampler is from its own 16 steps, in end points and in log-volume; and where the
-target can be sampled, the upper bound, the forward share of effective draws and distances of the
-unweighted draws (see `metrics`). Its lines are kept in `results/published_samplers.jsonl`.
-`--consistency` and `--verdicts` run the lines of one question each, those that are not kept yet,
-and print its table: what the consistency terms of OSDS do; how far the evidence of each published
-one-step sampler is from the truth, and what the verdict says of it. `--page` turns all lines into
-the tables of `docs/published_samplers.md`; its figure is drawn from them when the page is built.
+every run in a fresh process, and reports, for 1 and 16 steps of the same sampler (with `--verdict`
+2, 4 and 8 too): evidence by exact weights and by the published trace weights, bound, effective
+draws and folds; further how far the one-step sampler is from its own 16 steps, in end points and in
+log-volume; and where the target can be sampled, the upper bound, the forward share of effective
+draws and distances of the unweighted draws (see `metrics`). Its lines are kept in
+`results/published_samplers.jsonl`.
+`--verdicts` runs those lines that are not kept yet and prints how far the evidence of each
+published one-step sampler is from the truth, and what the verdict says of it. `--consistency` does
+the same for what the consistency terms of OSDS do, for equal numbers of updates. `--page` turns all
+lines into the tables of `docs/published_samplers.md`; its figure is drawn when the page is built.
 """
 
 import argparse
@@ -28,12 +29,12 @@ from pathlib import Path
 
 import numpy as np
 
+import published_consistency
 import published_line
 import published_page
 import suite
 
 PAGE = Path(__file__).parents[2] / "docs" / "published_samplers.md"
-CONSISTENCY_TARGETS = ("seeds", "ionosphere")
 VERDICT_TARGETS = ("seeds", "funnel", "gaussian_mixture_9", "gaussian_mixture_40", "ionosphere")
 PUBLISHED = ("OSDS", "SCDS", "CDDS")
 
@@ -117,8 +118,7 @@ def in_fresh_process(
 
 def run_missing(names: Sequence[str], targets: Sequence[str], options: argparse.Namespace) -> None:
     """Runs what is not kept yet, judged."""
-    lines = published_page.load()
-    done = {(x["method"], x["target"], x["seed"]) for x in lines}
+    done = {(x["method"], x["target"], x["seed"]) for x in published_page.load()}
     for target in options.target or targets:
         for seed in options.seeds:
             for name in options.method or names:
@@ -138,7 +138,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--target", action="append", help="may be repeated; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of training")
-    parser.add_argument("--verdict", action="store_true", help="check every run and judge it")
+    parser.add_argument(
+        "--verdict", action="store_true", help="judge every run, and measure all numbers of steps"
+    )
     parser.add_argument("--data-dir", help="folder of CSV files")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -161,8 +163,10 @@ def main(argv: list[str] | None = None) -> None:
             for seed in options.seeds:
                 in_fresh_process(name, target, seed, options, verdict=options.verdict)
     if options.consistency:
-        run_missing(published_page.ABLATIONS, CONSISTENCY_TARGETS, options)
-        print(published_page.consistency(published_page.load()))
+        for name in options.target or published_consistency.TARGETS:
+            for seed in options.seeds:
+                published_consistency.run(suite.by_name(name), seed, options.data_dir)
+        print(published_page.consistency())
     if options.verdicts:
         run_missing(PUBLISHED, VERDICT_TARGETS, options)
         print(published_page.verdicts(published_page.load(), PUBLISHED))

@@ -106,4 +106,4 @@ class CDDS(DiffusionMethod):
         Where the paper gives no number, that of `OSDS.published` stands.
         """
         shared = published_settings(prior_scale, learning_rate)
-        return cls(teacher=DIS(max_rounds=800, **shared), max_rounds=1200, **shared)
+        return cls(teacher=DIS(max_rounds=2000, **shared), max_rounds=3000, **shared)

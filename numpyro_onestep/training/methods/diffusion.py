@@ -28,8 +28,8 @@ def published_settings(prior_scale: float, learning_rate: float) -> dict[str, An
     """What the papers' methods have in common here: path, coordinates and optimiser.
 
     Euler-Maruyama steps from the prior N(0, s^2 I), cosine rate of the noise in [0.01, 10], rounds
-    of 50 updates of 1024 paths, no early end. The rounds are short because a limit of time is
-    looked at between them: on two cores one takes a minute.
+    of 20 updates of 1024 paths, no early end. The rounds are short because a limit of time is
+    looked at between them.
     """
     return dict(
         num_path_steps=128,
@@ -42,11 +42,11 @@ def published_settings(prior_scale: float, learning_rate: float) -> dict[str, An
         learning_rate=learning_rate,
         max_gradient_norm=1.0,
         batch_size=1024,
-        num_updates=50,
+        num_updates=20,
         num_annealing=0,
         ema=0.999,
         target_ess=1.0,
-        patience=1200,
+        patience=3000,
     )
 
 

@@ -59,6 +59,6 @@ class OSDS(DiffusionMethod):
             objectives=((1.0, PathKL()), *consistency),
             weight_decay=1e-4,
             spread=1.0,
-            max_rounds=1200,
+            max_rounds=3000,
             **published_settings(prior_scale, learning_rate),
         )

@@ -49,6 +49,6 @@ class SCDS(DiffusionMethod):
         state = StateConsistency(Intervals(0, 6), by_velocity=False, relative=False)
         return cls(
             objectives=((1.0, PathLogVariance()), (1.0, state)),
-            max_rounds=1200,
+            max_rounds=3000,
             **published_settings(prior_scale, learning_rate),
         )
