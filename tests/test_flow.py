@@ -138,7 +138,7 @@ FOLDING = {  # name: (scale of the parameters, number of steps)
 
 def folding(name):
     scale, num_steps = FOLDING[name]
-    flow, params = random_flow((2, 6, 2, num_steps), scale, seed=1)
+    flow, params = random_flow((2, 6, 2, num_steps), scale, seed=12)
     mapped = jax.jit(jax.vmap(flows.apply_with_log_det, in_axes=(None, 0)))
     return functools.partial(mapped, flow.steps(params, num_steps))
 

@@ -9,6 +9,7 @@ import numpyro_onestep
 
 PACKAGE = Path(numpyro_onestep.__file__).parent
 ROOMS = (
+    "compilation",
     "host_random",
     "storage",
     "target",

@@ -63,7 +63,7 @@ def distances(target: Any, sampler: Any, row: suite.Row, image: Any) -> dict:
     if row.draws is None:
         return {}
     u = sampler.affine.forward(image[:NUM_POINTS])
-    x = np.asarray(users_points(target, u)[0] if centredness_of(target) else u)
+    x = np.asarray(users_points(target, u)[0] if centredness_of(target) is not None else u)
     x = x[np.isfinite(x).all(axis=1)]
     y = np.asarray(users_target(target).unconstrain(row.draws(2, NUM_POINTS)))
     found = {"mmd": metrics.mmd(x, y)}

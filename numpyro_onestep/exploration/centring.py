@@ -14,6 +14,7 @@ from numpyro_onestep.target import (
     Target,
     can_be_recentred,
     constant_centredness,
+    has_other_coordinates,
     recentred,
     starting_points,
 )
@@ -28,12 +29,12 @@ class Centring(NamedTuple):
     """The coordinates of the Gaussian fit that is closest to the posterior.
 
     Attributes:
-        centredness: of each loc-scale site that can be recentred; empty without such sites.
+        centredness: of each loc-scale site that can be recentred; None for the user's coordinates.
         fitted: the fit, where there was a choice.
         num_gradients: gradients of the target that the other fits took.
     """
 
-    centredness: Centredness
+    centredness: Centredness | None
     fitted: tuple[GaussianFit, ...] = ()
     num_gradients: int = 0
 
@@ -44,6 +45,8 @@ def choose_centring(target: Target, rng_key: jax.Array) -> Centring:
     The lower bound of a Gaussian fit is the evidence minus its divergence from the posterior, and
     the evidence is the same in all coordinates: the larger bound is the smaller divergence.
     """
+    if not has_other_coordinates(target):
+        return Centring(None)
     if not can_be_recentred(target):
         return Centring({})
     key_start, key_fit = (jax.random.fold_in(rng_key, i) for i in range(2))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target import Target, over_points
 
 # Draws per call: what tempering holds at once, or a little more.
@@ -46,7 +47,7 @@ class Survey(NamedTuple):
 
 def survey(target: Target, initial: jax.Array, rng_key: jax.Array) -> Survey:
     """Draws from the prior; the first ones give way to `initial: (k, dim)`, k up to 1024."""
-    cost = values_computed(jax.make_jaxpr(_draw)(target, initial, rng_key, 0).jaxpr)
+    cost = values_computed(jax.make_jaxpr(_draw.__wrapped__)(target, initial, rng_key, 0).jaxpr)
     num = min(_MAX_COMPUTED // cost, _MAX_KEPT // (_CHUNK * target.dim), _MAX_CHUNKS)
     drawn = [_draw(target, initial, jax.random.fold_in(rng_key, i), i) for i in range(max(num, 1))]
     return Survey(
@@ -54,7 +55,7 @@ def survey(target: Target, initial: jax.Array, rng_key: jax.Array) -> Survey:
     )
 
 
-@jax.jit
+@compiled()
 def _draw(
     target: Target, initial: jax.Array, rng_key: jax.Array, i: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

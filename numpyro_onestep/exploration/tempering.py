@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.exploration.survey import Survey
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.target import Target, over_points
@@ -58,8 +59,8 @@ class Particles(NamedTuple):
         num_evaluations: of the target's log-density, those of the survey included.
     """
 
-    points: jax.Array
-    log_density: jax.Array
+    points: np.ndarray
+    log_density: np.ndarray
     temperature: float
     num_evaluations: int
 
@@ -93,7 +94,7 @@ def temper(
         noise = generator.standard_normal((_SWEEPS, half, dim)).astype(dtype)
         population = _move(
             target,
-            tuple(part[ancestors] for part in population),
+            tuple(np.asarray(part)[ancestors] for part in population),
             np.asarray(beta, dtype),
             uniform,
             noise,
@@ -103,7 +104,7 @@ def temper(
     # Without a single round these are draws of the prior.
     points, _, log_density = (part[:num] for part in population)
     num_evaluations = len(survey.points) + num_rounds * _SWEEPS * half
-    return Particles(jnp.asarray(points), jnp.asarray(log_density), beta, num_evaluations)
+    return Particles(np.asarray(points), np.asarray(log_density), beta, num_evaluations)
 
 
 def _next_temperature(
@@ -143,7 +144,7 @@ def _resample(weight: np.ndarray, num: int, offset: float) -> np.ndarray:
     return np.clip(np.searchsorted(edges, ticks), 0, len(weight) - 1)
 
 
-@jax.jit
+@compiled()
 def _move(
     target: Target,
     population: _Population,

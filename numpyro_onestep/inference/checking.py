@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep.diagnostics import Checks, Coverage, coverage, independent_halves
@@ -129,7 +128,7 @@ def _moved(
     label = np.repeat(np.arange(len(parts)), sizes)
     place = np.concatenate([np.arange(size) for size in sizes])
 
-    def pooled(fields: Sequence[jax.Array]) -> np.ndarray:
+    def pooled(fields: Sequence[jax.Array | np.ndarray]) -> np.ndarray:
         kept = [np.asarray(f, np.float64)[:size] for f, size in zip(fields, sizes, strict=True)]
         return np.concatenate(kept)
 
@@ -137,7 +136,7 @@ def _moved(
     log_weight = pooled([draws.log_weight for draws in first]) - log_share[label]
     sign = pooled([draws.sign for draws in first])
     usable = np.isfinite(log_weight) & (sign > 0)
-    usable &= pooled([jnp.isfinite(draws.score).all(-1) for draws in first]) > 0
+    usable &= pooled([np.isfinite(draws.score).all(-1) for draws in first]) > 0
     if not usable.any():
         return None, 0.0, np.zeros(0)
     ancestors = systematic_indices(
@@ -147,7 +146,7 @@ def _moved(
     origin = place[ancestors]
     walks = []
     for c, part, rows in by_component(parts, chosen, chunk):
-        start = jax.tree.map(lambda leaf, at=origin[rows]: leaf[at], first[c])
+        start = jax.tree.map(lambda leaf, at=origin[rows]: np.asarray(leaf)[at], first[c])
         walks.append(walk_from(part, start, rows, jax.random.fold_in(rng_key, c)))
     walk = joined(walks, chosen)
     found = coverage(

@@ -269,7 +269,7 @@ class _Attempt:
         known = np.isfinite(np.asarray(trained.particle_log_density))
         if not known.any():
             return rivals
-        z, ok = self._transport.inverse(trained.particles[known])
+        z, ok = self._transport.inverse(jnp.asarray(trained.particles[known]))
         log_weight = np.asarray(self._transport.log_weight(z))
         reached = np.asarray(ok) & (log_weight <= self._points.log_weight.max() + _MARGIN)
         return max(rivals, float(np.mean(~reached)))

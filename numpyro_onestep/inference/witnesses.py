@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep import flow as flows
+from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import evidence
 from numpyro_onestep.inference.drawing import Part, WeightedDraws
 from numpyro_onestep.preconditioner import Affine
@@ -91,9 +92,10 @@ def _move(
     num_moves: int,
     rng_key: jax.Array,
 ) -> MovedPoints:
-    no_limit = jnp.full((), jnp.inf, draws.log_density.dtype)
-    step_size = sampler.step_size
-    return move(target, affine, draws, step_size, no_limit, jnp.asarray(num_moves), rng_key)
+    no_limit = np.asarray(np.inf, draws.log_density.dtype)
+    step_size = np.asarray(sampler.step_size)
+    moves = np.asarray(num_moves, np.int32)
+    return move(target, affine, draws, step_size, no_limit, moves, rng_key)
 
 
 def rival_share(
@@ -140,18 +142,18 @@ def particle_share(
 
     They are moved along the posterior first: tempering alone leaves some of them in its outskirts.
     """
-    known = np.flatnonzero(np.isfinite(np.asarray(mixture.particle_log_density)))
+    known = np.flatnonzero(np.isfinite(mixture.particle_log_density))
     if not known.size:
         return 0.0
     points, log_density = mixture.particles[known], mixture.particle_log_density[known]
     log_rho = _log_responsibility(mixture, points)
-    label = np.asarray(jax.random.categorical(rng_key, log_rho, axis=1))
+    label = _labels(log_rho, rng_key)
     walks = []
     for c, part, rows in by_component(parts, label, len(first[0].base)):
         affine = part.sampler.affine
         start = first[c]._replace(
             image=affine.inverse(points[rows]),
-            log_density=log_density[rows] + log_rho[rows, c] + affine.log_det,
+            log_density=log_density[rows] + log_rho[rows, c] + np.asarray(affine.log_det),
             # A chain may have any drift at the point it starts from.
             score=jnp.zeros_like(first[c].score),
         )
@@ -160,11 +162,17 @@ def particle_share(
     return float(np.mean(_is_beyond(draws, walk.log_weight, walk.known)))
 
 
-def _log_responsibility(mixture: TrainedMixture, points: jax.Array) -> jax.Array:
+def _log_responsibility(mixture: TrainedMixture, points: jax.Array | np.ndarray) -> np.ndarray:
     """`(n, dim)` to `(n, num_components)`; a point belongs to a component with its probability."""
     if mixture.partition is None:
-        return jnp.zeros((len(points), 1), points.dtype)
-    return jax.vmap(mixture.partition.log_responsibility)(points)
+        return np.zeros((len(points), 1), points.dtype)
+    return np.asarray(jax.vmap(mixture.partition.log_responsibility)(jnp.asarray(points)))
+
+
+def _labels(log_rho: np.ndarray, rng_key: jax.Array) -> np.ndarray:
+    """One component per point, `(n,)`, drawn with the probabilities `exp(log_rho)`."""
+    noise = host_generator(rng_key).gumbel(size=log_rho.shape)
+    return np.argmax(log_rho + noise, axis=1)
 
 
 def _is_beyond(draws: WeightedDraws, log_weight: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -187,7 +195,7 @@ def _beyond(
     target there, `(n,)`.
     """
     log_rho = _log_responsibility(mixture, points)
-    label = np.asarray(jax.random.categorical(rng_key, log_rho, axis=1))
+    label = _labels(log_rho, rng_key)
     beyond = np.zeros(len(points), bool)
     for c in np.unique(label):
         part, affine = parts[c], parts[c].sampler.affine

@@ -70,7 +70,7 @@ class ControlNetwork:
 
     def init(self, rng_key: jax.Array) -> Params:
         """Parameters with which the control is the clipped gradient."""
-        return nnx.to_pure_dict(nnx.state(self._module(nnx.Rngs(rng_key)), nnx.Param))
+        return _init(self, rng_key)
 
     def control(
         self,
@@ -99,3 +99,8 @@ class ControlNetwork:
     def _structure(self) -> tuple[Any, Any]:
         abstract = nnx.eval_shape(lambda: self._module(nnx.Rngs(0)))
         return nnx.split(abstract, nnx.Param)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(network: ControlNetwork, rng_key: jax.Array) -> Params:
+    return nnx.to_pure_dict(nnx.state(network._module(nnx.Rngs(rng_key)), nnx.Param))

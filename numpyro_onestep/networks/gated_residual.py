@@ -20,7 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+
+from numpyro_onestep.host_random import host_generator
 
 Params = Any
 """A plain pytree of arrays."""
@@ -52,17 +55,12 @@ class _GatedResidual(nnx.Module):
     def __init__(self, dim: int, width: int, num_blocks: int, tail: float, rngs: nnx.Rngs) -> None:
         # Heavy tails belong to the base: the first block has them, the others shape what is there.
         self.tail = (tail / dim**0.5,) + (0.0,) * (num_blocks - 1)
-        shape = (num_blocks, width, dim)
-        self.hidden = nnx.Param(jax.random.normal(rngs.params(), shape) / jnp.sqrt(dim))
-        self.bias = nnx.Param(0.5 * jax.random.normal(rngs.params(), (num_blocks, width)))
-        # Zero output weights: training starts from the Gaussian of the preconditioner, its tails
-        # apart.
+        self.hidden = nnx.Param(jnp.zeros((num_blocks, width, dim)))
+        self.bias = nnx.Param(jnp.zeros((num_blocks, width)))
         self.gate = nnx.Param(jnp.zeros((num_blocks, dim, width)))
         self.shift = nnx.Param(jnp.zeros((num_blocks, dim, width)))
         self.features = nnx.Linear(_NUM_FEATURES, 32, rngs=rngs)
-        self.adaptation = nnx.Linear(
-            32, 2 * num_blocks * width, rngs=rngs, kernel_init=nnx.initializers.zeros
-        )
+        self.adaptation = nnx.Linear(32, 2 * num_blocks * width, rngs=rngs)
 
     def __call__(self, t: jax.Array, d: jax.Array) -> Blocks:
         adapted = self.adaptation(jnp.tanh(self.features(_time_features(t, d))))
@@ -106,7 +104,19 @@ class GatedResidualNetwork:
 
     def init(self, rng_key: jax.Array) -> Params:
         """Parameters of a map without gates and displacements, with random hidden features."""
-        return nnx.to_pure_dict(nnx.state(self._module(nnx.Rngs(rng_key)), nnx.Param))
+        # Zero output weights: training starts from the Gaussian of the preconditioner, its tails
+        # apart.
+        shapes = nnx.to_pure_dict(self._structure[1])
+        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        # Random numbers from the host: JAX's own would take a second to compile.
+        generator = host_generator(rng_key)
+        for weights, scale in (
+            (params["hidden"], self.dim**-0.5),
+            (params["bias"], 0.5),
+            (params["features"]["kernel"], _NUM_FEATURES**-0.5),
+        ):
+            weights[...] = scale * generator.standard_normal(weights.shape)
+        return params
 
     def blocks(self, params: Params, t: jax.Array, d: jax.Array) -> Blocks:
         """Blocks for a step of size `d` from time `t` (scalars), before scaling by its length."""
@@ -115,10 +125,9 @@ class GatedResidualNetwork:
         nnx.replace_by_pure_dict(state, params)
         return nnx.merge(graphdef, state)(t, d)
 
-    def _module(self, rngs: nnx.Rngs) -> _GatedResidual:
-        return _GatedResidual(self.dim, self.width, self.num_blocks, self.tail, rngs)
-
     @functools.cached_property
     def _structure(self) -> tuple[Any, Any]:
-        abstract = nnx.eval_shape(lambda: self._module(nnx.Rngs(0)))
+        abstract = nnx.eval_shape(
+            lambda: _GatedResidual(self.dim, self.width, self.num_blocks, self.tail, nnx.Rngs(0))
+        )
         return nnx.split(abstract, nnx.Param)

@@ -35,18 +35,33 @@ class Affine:
 
     def forward(self, z: jax.Array) -> jax.Array:
         """`z` to unconstrained coordinates; `(..., dim)`."""
-        return self.mean + z @ self.factor.T
+        return _forward(self, z)
 
     def inverse(self, x: jax.Array) -> jax.Array:
         """Unconstrained coordinates, `(dim,)` or `(n, dim)`, to `z`."""
-        centred = jnp.moveaxis(x - self.mean, -1, 0)
-        z = jax.scipy.linalg.solve_triangular(self.factor, centred, lower=True)
-        return jnp.moveaxis(z, 0, -1)
+        return _inverse(self, x)
 
     @property
     def log_det(self) -> jax.Array:
         """`log|det L|`."""
-        return jnp.log(jnp.diagonal(self.factor)).sum()
+        return _log_det(self)
+
+
+@jax.jit
+def _forward(affine: Affine, z: jax.Array) -> jax.Array:
+    return affine.mean + z @ affine.factor.T
+
+
+@jax.jit
+def _inverse(affine: Affine, x: jax.Array) -> jax.Array:
+    centred = jnp.moveaxis(x - affine.mean, -1, 0)
+    z = jax.scipy.linalg.solve_triangular(affine.factor, centred, lower=True)
+    return jnp.moveaxis(z, 0, -1)
+
+
+@jax.jit
+def _log_det(affine: Affine) -> jax.Array:
+    return jnp.log(jnp.diagonal(affine.factor)).sum()
 
 
 class GaussianFit(NamedTuple):
@@ -56,13 +71,13 @@ class GaussianFit(NamedTuple):
         affine: the map from a standard normal to the fit.
         elbo: mean of `log gamma - log q` over the fresh draws of every step, `(num_steps,)`: the
             evidence lower bound.
-        centredness: of the coordinates that the fit is in; empty for those of the user's model.
+        centredness: of the coordinates that the fit is in; None for those of the user's model.
         num_gradients: of the target that it took, `()`; a Hessian counts as two per dimension.
     """
 
     affine: Affine
     elbo: jax.Array
-    centredness: Centredness
+    centredness: Centredness | None
     num_gradients: jax.Array
 
     @property

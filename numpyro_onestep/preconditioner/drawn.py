@@ -16,13 +16,12 @@ and Hoffman, arXiv 1906.03028).
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.preconditioner.base import Affine, GaussianFit
 from numpyro_onestep.target import Centredness, Target, centredness_of, recentred
 
@@ -41,7 +40,7 @@ _RADIUS = 3.0
 _CENTRING_RATE = 0.1
 
 
-@functools.partial(jax.jit, static_argnames="dense")
+@compiled(static_argnames="dense")
 def fit_from_draws(
     target: Target,
     start: jax.Array,
@@ -94,13 +93,13 @@ def _descend(
     centring: jax.Array | np.ndarray | float,
     *,
     dense: bool,
-) -> tuple[Affine, jax.Array, Centredness]:
+) -> tuple[Affine, jax.Array, Centredness | None]:
     """The given ones of the steps `0 .. _STEPS - 1`, whose rate falls."""
     dim, dtype = target.dim, affine.mean.dtype
     half = _DRAWS // 2
     adam = optax.scale_by_adam()
 
-    def log_gamma_at(x: jax.Array, centredness: Centredness) -> jax.Array:
+    def log_gamma_at(x: jax.Array, centredness: Centredness | None) -> jax.Array:
         return recentred(target, centredness).log_density(x)
 
     value_and_grad = jax.vmap(jax.value_and_grad(log_gamma_at, argnums=(0, 1)), (0, None))

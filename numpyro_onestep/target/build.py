@@ -25,7 +25,7 @@ from numpyro_onestep.target.arguments import (
     split_arguments,
 )
 from numpyro_onestep.target.base import Target
-from numpyro_onestep.target.loc_scale import loc_scale_sites
+from numpyro_onestep.target.loc_scale import Replaceable, replaceable_sites
 from numpyro_onestep.target.metadata import plate_dims
 from numpyro_onestep.target.normalisation import influential_parameters
 from numpyro_onestep.target.program import Model, Program, float_dtype
@@ -64,7 +64,7 @@ def build_target(
         ImportError: for finite discrete latent sites without funsor.
     """
     arguments: Arguments = (tuple(model_args), dict(model_kwargs or {}))
-    layout_key, numpyro_key, point_key = jax.random.split(rng_key, 3)
+    layout_key, numpyro_key, point_key = (jax.random.fold_in(rng_key, i) for i in range(3))
     abstract_trace = functools.partial(_abstract_trace, layout_key, model, arguments, init_strategy)
     abstract_trace(_check_sites)
     _check_with_numpyro(numpyro_key, model, arguments, init_strategy)
@@ -73,7 +73,7 @@ def build_target(
         fixed = _parameters(layout_key, model, arguments, init_strategy)
         program = dataclasses.replace(program, fixed=fixed)
         program = dataclasses.replace(program, held=influential_parameters(program))
-    program = dataclasses.replace(program, loc_scale=_loc_scale(program, layout_key))
+    program = dataclasses.replace(program, **_replaceable(program, layout_key)._asdict())
     return _trace_abstractly(program, arguments, point_key).classified()
 
 
@@ -165,27 +165,27 @@ def _program(
     )
 
 
-def _loc_scale(program: Program, rng_key: jax.Array) -> dict[str, Any]:
-    """Sites that can be recentred, with their supports, in a program with constant arguments."""
+def _replaceable(program: Program, rng_key: jax.Array) -> Replaceable:
+    """Sites that can have other coordinates, in a program with constant arguments."""
     model, arguments = handlers.seed(program.plain_model, rng_key), program.skeleton
 
-    def read(trace: Trace) -> dict[str, Any]:
-        return loc_scale_sites(model, arguments, trace)
+    def read(trace: Trace) -> Replaceable:
+        return replaceable_sites(model, arguments, trace)
 
     found = _abstract_trace(rng_key, program.plain_model, arguments, program.init_strategy, read)
-    if _can_recentre(program, found):
+    if _can_replace(program, found):
         return found
     # NumPyro cannot reparametrise sites inside `scan`, with a fixed value, renamed by `scope`.
-    return {name: found[name] for name in found if _can_recentre(program, {name: found[name]})}
+    return found.only([name for name in found.names if _can_replace(program, found.only([name]))])
 
 
-def _can_recentre(program: Program, sites: dict[str, Any]) -> bool:
+def _can_replace(program: Program, sites: Replaceable) -> bool:
     """Whether the reparametrised model has the sites and the density that it should have."""
-    if not sites:
+    if not sites.names:
         return True
-    users = dataclasses.replace(program, loc_scale=sites)
+    users = dataclasses.replace(program, **sites._asdict())
     after = users.recentred
-    shapes = {name: users.constrained_shapes[name] for name in sites}
+    shapes = {name: users.constrained_shapes[name] for name in sites.loc_scale}
     centredness = {name: jnp.zeros(shape, float_dtype()) for name, shape in shapes.items()}
     after = dataclasses.replace(
         after, skeleton=((centredness, *users.skeleton[0]), users.skeleton[1])

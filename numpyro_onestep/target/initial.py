@@ -30,10 +30,10 @@ def valid_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
     if num < 1:
         raise ValueError(f"expected at least one initial point; got {num}")
     found: list[np.ndarray] = []
-    count, failures = 0, 0
+    count, failures, tries = 0, 0, 0
     while count < num:
-        rng_key, batch_key = jax.random.split(rng_key)
-        points, log_densities, gradients = _propose(target, jax.random.split(batch_key, _BATCH))
+        points, log_densities, gradients = _propose(target, jax.random.fold_in(rng_key, tries))
+        tries += 1
         valid = np.isfinite(log_densities) & np.isfinite(gradients).all(axis=1)
         failures = 0 if valid.any() else failures + _BATCH
         if failures >= _TRIES_WITHOUT_SUCCESS:
@@ -44,8 +44,9 @@ def valid_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
 
 
 @jax.jit
-def _propose(target: Target, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _propose(target: Target, rng_key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Points by the strategy, with log-density and gradient: `(n, dim)`, `(n,)`, `(n, dim)`."""
+    keys = jax.random.split(rng_key, _BATCH)
     points = jax.vmap(functools.partial(_propose_one, target))(keys)
     log_densities, gradients = jax.vmap(jax.value_and_grad(target.log_density))(points)
     return points, log_densities, gradients

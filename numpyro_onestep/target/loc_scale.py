@@ -12,8 +12,8 @@ posterior of `u` is to a normal does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Container
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.infer.reparam import LocScaleReparam, Reparam
 from numpyro.ops.provenance import eval_provenance
 
+from numpyro_onestep.target.normal_scores import NormalScore, has_normal_score, parameters
 from numpyro_onestep.target.traces import Site, Trace, is_continuous, is_discrete
 
 Centredness = dict[str, jax.Array]
@@ -69,68 +70,104 @@ class RecentredModel:
     """The user's model with the centredness of some sites as its first argument.
 
     Each of those sites becomes a deterministic one of the same name and value, beside an auxiliary
-    latent site (see `auxiliary_name`).
+    latent site (see `normal_scores.auxiliary_name`, which is how `LocScaleReparam` names it).
+
+    Attributes:
+        model: the user's.
+        scored: sites that are replaced by the normal scores of their prior.
     """
 
     model: Callable[..., Any]
+    scored: tuple[str, ...] = ()
 
     def __call__(self, centredness: Centredness, *args: Any, **kwargs: Any) -> Any:
         """Runs the model with NumPyro's handler for reparametrisations."""
-        config = {name: _Recentre(c) for name, c in centredness.items()}
+        config: dict[str, Reparam] = {name: _Recentre(c) for name, c in centredness.items()}
+        config |= {name: NormalScore() for name in self.scored}
         return handlers.reparam(self.model, config=config)(*args, **kwargs)
 
 
-def auxiliary_name(site: str) -> str:
-    """Name of the site that `LocScaleReparam` puts in the place of another."""
-    return f"{site}_decentered"
+class Replaceable(NamedTuple):
+    """Sites that may be put into other coordinates, in the order of the model.
+
+    Attributes:
+        loc_scale: sites whose loc or scale depends on other latent sites, each with its support.
+        scored: sites whose distribution has closed normal scores and depends on no latent site.
+    """
+
+    loc_scale: dict[str, Any]
+    scored: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.loc_scale, *self.scored)
+
+    def only(self, names: Container[str]) -> Replaceable:
+        """Those with such names."""
+        return Replaceable(
+            {name: support for name, support in self.loc_scale.items() if name in names},
+            tuple(name for name in self.scored if name in names),
+        )
 
 
-def loc_scale_sites(
+def replaceable_sites(
     model: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]], sites: Trace
-) -> dict[str, Any]:
-    """Sites that may be recentred, in the order of the model, each with its support.
+) -> Replaceable:
+    """Latent sites of known families that depend on other latent sites as they should.
 
-    They are latent sites of a known family whose loc or scale depends on other latent sites, on
-    continuous ones only. Sites that the user reparametrised are left alone.
+    On continuous ones only, that is, or on none. Sites that the user reparametrised are left alone.
 
     Args:
         model: seeded.
         arguments: positional and keyword ones.
         sites: a trace of the model with them; its values serve for their shapes.
     """
-    candidates = [name for name, site in sites.items() if _is_candidate(site, sites)]
-    if not candidates:
-        return {}
+    movable = [name for name, site in sites.items() if _is_candidate(site, sites)]
+    scorable = [name for name, site in sites.items() if _is_scorable(site, sites)]
+    if not movable and not scorable:
+        return Replaceable({}, ())
     latent = {
         name: jax.ShapeDtypeStruct(jnp.shape(site["value"]), jnp.result_type(site["value"]))
         for name, site in sites.items()
         if is_continuous(site) or is_discrete(site)
     }
 
-    def parameters(**values: Any) -> Any:
+    def all_parameters(**values: Any) -> Any:
         args, kwargs = arguments
         again = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
-        return {name: loc_and_scale(again[name]["fn"]) for name in candidates}
+        moving = {name: loc_and_scale(again[name]["fn"]) for name in movable}
+        return moving, {name: parameters(bare_distribution(again[name]["fn"])) for name in scorable}
 
     try:
-        depends = eval_provenance(parameters, **latent)
+        depends = eval_provenance(all_parameters, **latent)
     except Exception:  # a model that cannot be traced that way stays as it is
-        return {}
+        return Replaceable({}, ())
+    moving, scoring = (
+        {name: frozenset().union(*of) for name, of in part.items()} for part in depends
+    )
     discrete = {name for name in latent if is_discrete(sites[name])}
-    chosen = {}
-    for name in candidates:
-        upstream = frozenset().union(*depends[name])
-        if upstream and not upstream & discrete:
-            chosen[name] = _support(sites[name]["fn"])
-    return chosen
+    chosen = [name for name in movable if moving[name] and not moving[name] & discrete]
+    return Replaceable(
+        {name: _support(sites[name]["fn"]) for name in chosen},
+        tuple(name for name in scorable if not scoring[name]),
+    )
 
 
-def _is_candidate(site: Site, sites: Trace) -> bool:
+def _is_scorable(site: Site, sites: Trace) -> bool:
+    return _is_free(site, sites) and has_normal_score(bare_distribution(site["fn"]))
+
+
+def _is_free(site: Site, sites: Trace) -> bool:
     # With a scaled density, the Jacobian of a reparametrisation would be scaled too.
     if not is_continuous(site) or site["scale"] is not None:
         return False
     name = site["name"]
-    if any(name.endswith(end) and name.removesuffix(end) in sites for end in _ADDED):
+    return not any(name.endswith(end) and name.removesuffix(end) in sites for end in _ADDED)
+
+
+def _is_candidate(site: Site, sites: Trace) -> bool:
+    if not _is_free(site, sites):
         return False
     fn = bare_distribution(site["fn"])
     if not any(_support(fn) is support for support in _SUPPORTS):

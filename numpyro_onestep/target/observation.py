@@ -29,9 +29,7 @@ def observe(target: Target) -> tuple[dict[str, Flags], dict[str, np.ndarray]]:
         (somewhere), `computed` (its observed value depends on latent sites); and the values of the
         observed sites with NaN where they are computed, as in models that fill in missing values.
     """
-    points = jax.random.uniform(
-        jax.random.key(0), (2, target.dim), float_dtype(), minval=-1, maxval=1
-    )
+    points = np.random.default_rng(0).uniform(-1.0, 1.0, (2, target.dim)).astype(float_dtype())
     flags_twice, values_twice = jax.tree.map(np.asarray, _observe(target, points))
     flags = {
         name: {flag: bool(twice.any()) for flag, twice in site.items()}

@@ -18,7 +18,8 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
 from numpyro_onestep.target.arguments import Arguments, Slot, join_arguments
-from numpyro_onestep.target.loc_scale import RecentredModel, auxiliary_name
+from numpyro_onestep.target.loc_scale import RecentredModel
+from numpyro_onestep.target.normal_scores import auxiliary_name
 
 Model = Callable[..., Any]
 Sites = dict[str, jax.Array]
@@ -49,6 +50,7 @@ class Program:
         plate_sizes: length of each of those dimensions that is a plate.
         held: names of the fixed parameters that the density depends on.
         loc_scale: support of each site that can be recentred (see `target.loc_scale`).
+        scored: sites that have normal scores (see `target.normal_scores`).
         users: the program of the user's model, where this is that of a recentred one.
     """
 
@@ -63,11 +65,12 @@ class Program:
     plate_sizes: dict[str, int]
     held: tuple[str, ...]
     loc_scale: dict[str, Any] = dataclasses.field(default_factory=dict)
+    scored: tuple[str, ...] = ()
     users: Program | None = None
 
     @functools.cached_property
     def recentred(self) -> Program:
-        """The program of the model with its loc-scale sites recentred.
+        """The program of the model with its loc-scale sites recentred, and others scored.
 
         One object per program, as programs compare by identity. The centredness takes the place of
         further data, after those of this program.
@@ -78,17 +81,19 @@ class Program:
         slots = {name: Slot(first + i) for i, name in enumerate(self.loc_scale)}
         return dataclasses.replace(
             self,
-            model=RecentredModel(self.model),
+            model=RecentredModel(self.model, self.scored),
             skeleton=((slots, *args), kwargs),
             unconstrained_shapes=self._renamed(self.unconstrained_shapes),
             constrained_shapes=self._renamed(self.constrained_shapes),
             loc_scale={},
+            scored=(),
             users=self,
         )
 
     def _renamed(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        replaced = {*self.loc_scale, *self.scored}
         return {
-            auxiliary_name(name) if name in self.loc_scale else name: shape
+            auxiliary_name(name) if name in replaced else name: shape
             for name, shape in shapes.items()
         }
 

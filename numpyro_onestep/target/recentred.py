@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import biject_to
+from numpyro.distributions import Normal, biject_to
 
 from numpyro_onestep.target.base import Target
-from numpyro_onestep.target.loc_scale import Centredness, loc_and_scale
+from numpyro_onestep.target.loc_scale import Centredness, bare_distribution, loc_and_scale
+from numpyro_onestep.target.normal_scores import score_of
 from numpyro_onestep.target.program import float_dtype
 from numpyro_onestep.target.traces import trace_at
 
@@ -26,17 +28,22 @@ def can_be_recentred(target: Target) -> bool:
     return bool(target.program.loc_scale)
 
 
+def has_other_coordinates(target: Target) -> bool:
+    """Whether it has those, or sites with normal scores."""
+    return bool(target.program.loc_scale or target.program.scored)
+
+
 def constant_centredness(target: Target, c: float) -> Centredness:
     """The same for all sites: 1 for the coordinates of the user's model."""
     shapes = target.program.constrained_shapes
     return {name: jnp.full(shapes[name], c, float_dtype()) for name in target.program.loc_scale}
 
 
-def recentred(target: Target, centredness: Centredness) -> Target:
-    """The target in the coordinates of this centredness; itself where there is none."""
-    if not centredness:
-        return target
+def recentred(target: Target, centredness: Centredness | None) -> Target:
+    """The target in the coordinates of this centredness, and of normal scores; None: as it is."""
     program, users = target.program, target.program.users
+    if centredness is None or (users is None and not has_other_coordinates(target)):
+        return target
     data = target.data
     if users is None:
         program, users = program.recentred, program
@@ -46,12 +53,13 @@ def recentred(target: Target, centredness: Centredness) -> Target:
     return dataclasses.replace(target, data=data, program=program)
 
 
-def centredness_of(target: Target) -> Centredness:
-    """The centredness of a recentred target; empty for any other."""
+def centredness_of(target: Target) -> Centredness | None:
+    """The centredness of a recentred target; None for any other."""
     users = target.program.users
     if users is None:
-        return {}
-    return dict(zip(users.loc_scale, target.data[-len(users.loc_scale) :], strict=True))
+        return None
+    first = len(target.data) - len(users.loc_scale)
+    return dict(zip(users.loc_scale, target.data[first:], strict=True))
 
 
 def users_target(target: Target) -> Target:
@@ -91,17 +99,25 @@ def users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
 @jax.jit
 def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The same for a recentred target."""
-    users, centredness = users_target(target), centredness_of(target)
+    users, centredness = users_target(target), centredness_of(target) or {}
 
     def one(u: jax.Array) -> tuple[jax.Array, jax.Array]:
         values = target.constrain_one(u)
-        by_site = users.program.unravel(u)
+        scores = users.program.unravel(u)
+        by_site = dict(scores)
         for name, support in users.program.loc_scale.items():
             by_site[name] = biject_to(support).inv(values[name])
+        for name, fn in _scored(users, u):
+            by_site[name] = biject_to(fn.support).inv(values[name])
         x = users.program.ravel(by_site)
         log_det = jnp.zeros((), x.dtype)
         for name, _, scale, _ in _standing(users, x):
             log_det += jnp.sum((1.0 - centredness[name]) * jnp.log(scale))
+        for name, fn in _scored(users, x):
+            value, transform = values[name], biject_to(fn.support)
+            log_prior = fn.log_prob(value)
+            log_prior += transform.log_abs_det_jacobian(by_site[name], value)
+            log_det += jnp.sum(Normal(0.0, 1.0).log_prob(scores[name]) - log_prior)
         return x, log_det
 
     return jax.vmap(one)(u)
@@ -110,10 +126,12 @@ def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
 @jax.jit
 def _recentred_points(target: Target, x: jax.Array) -> jax.Array:
     """Points `(n, dim)` of the user's model in the coordinates of a recentred target."""
-    users, centredness = users_target(target), centredness_of(target)
+    users, centredness = users_target(target), centredness_of(target) or {}
 
     def one(x: jax.Array) -> jax.Array:
         by_site = users.program.unravel(x)
+        for name, fn in _scored(users, x):
+            by_site[name] = score_of(fn, biject_to(fn.support)(by_site[name]))
         for name, loc, scale, value in _standing(users, x):
             c = centredness[name]
             by_site[name] = c * loc + scale ** (c - 1.0) * (value - loc)
@@ -129,3 +147,10 @@ def _standing(users: Target, x: jax.Array) -> Iterator[tuple[str, jax.Array, jax
         value = by_site[name]
         loc, scale = (jnp.broadcast_to(a, value.shape) for a in loc_and_scale(trace[name]["fn"]))
         yield name, loc, scale, value
+
+
+def _scored(users: Target, x: jax.Array) -> Iterator[tuple[str, Any]]:
+    """Of each site with a normal score its name and distribution, which no latent site enters."""
+    trace = trace_at(users, x) if users.program.scored else {}
+    for name in users.program.scored:
+        yield name, bare_distribution(trace[name]["fn"])

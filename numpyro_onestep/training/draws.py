@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from numpyro_onestep import flow as flows
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.preconditioner import Affine, log_density
 from numpyro_onestep.target import Target, over_points
 
@@ -43,15 +44,21 @@ class Draws(NamedTuple):
     @property
     def log_weight(self) -> jax.Array:
         """`log|w|`, `(n,)`."""
-        return self.log_density + self.log_det - self.log_base
+        return _log_weight(self)
 
 
+@jax.jit
+def _log_weight(draws: Draws) -> jax.Array:
+    return draws.log_density + draws.log_det - draws.log_base
+
+
+@jax.jit
 def standard_normal_log_density(z: jax.Array) -> jax.Array:
     """`(..., dim) -> (...)`."""
     return -0.5 * (z**2).sum(axis=-1) - 0.5 * z.shape[-1] * jnp.log(2.0 * jnp.pi)
 
 
-@functools.partial(jax.jit, static_argnames="num")
+@compiled(static_argnames="num")
 def draw(target: Target, affine: Affine, blocks: Any, rng_key: jax.Array, num: int) -> Draws:
     """`num` independent draws; one compiled program per number of draws and of steps."""
     base = jax.random.normal(rng_key, (num, flows.base_dim(blocks)), affine.mean.dtype)

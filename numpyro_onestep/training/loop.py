@@ -22,6 +22,8 @@ import numpy as np
 import optax
 from flax import struct
 
+from numpyro_onestep import flow as flows
+from numpyro_onestep.compilation import cancel, compiled
 from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
@@ -34,6 +36,7 @@ from numpyro_onestep.training.moves import (
     MovedPoints,
     adapted_step_size,
     initial_step_size,
+    log_weight_at,
     move,
 )
 
@@ -64,7 +67,7 @@ class _AfterRound:
 
     num_rounds: int
     leaves: list[jax.Array]
-    step_size: jax.Array
+    step_size: np.ndarray
     buffer: list[MovedPoints]
     annealed: int
     history: TrainingHistory
@@ -120,12 +123,12 @@ class TrainedSampler:
 
     affine: Affine
     params: Params
-    step_size: jax.Array
+    step_size: jax.Array | np.ndarray
     flow: Flow = struct.field(pytree_node=False)
 
     def steps(self, target: Target, num_steps: int) -> Any:
         """The map in `num_steps` steps, for the target that it was trained for."""
-        return self.flow.steps(self.params, num_steps, Density(target, self.affine))
+        return _steps(self.flow, num_steps, self.params, Density(target, self.affine))
 
 
 def train_component(
@@ -206,10 +209,10 @@ def _train_rounds(
     if warm is not None and warm.flow != flow:
         # Nothing was learned from the old data, whose posterior was normal.
         warm = None
-    params = _init(flow, key_init) if warm is None else warm.params
-    state = _State(params, params, method.optimiser().init(params))
-    step_size = initial_step_size(affine.mean) if warm is None else warm.step_size
-    max_weight = jnp.sqrt(jnp.asarray(method.num_points, affine.mean.dtype))
+    params = flow.init(key_init) if warm is None else warm.params
+    state = _begin(method, params)
+    step_size = initial_step_size(affine.mean) if warm is None else np.asarray(warm.step_size)
+    max_weight = _max_weight(method, affine.mean.dtype)
     buffer: list[MovedPoints] = []
     # Rounds of annealing done so far; negative before the first.
     annealed, num_done = -1, 0
@@ -232,15 +235,16 @@ def _train_rounds(
             may_be_normal = i == 0 and warm is None and history.ess_fraction[0] > _NEARLY_NORMAL
             if plain is not None and may_be_normal:
                 # A normal posterior needs no network, nor the tails of the untrained one.
-                idle = _init(plain, key_init)
-                steps = _steps(plain, method.num_sampling_steps, idle, density)
-                draws_of_fit = draw(target, affine, steps, key_draw, method.num_points)
+                draws_of_fit = draw(
+                    target, affine, flows.identity(steps), key_draw, method.num_points
+                )
                 history.num_gradients += method.num_points
                 if is_normal(draws_of_fit, method):
                     del history.ess_fraction[-1], history.log_evidence[-1]
                     _record(history, draws_of_fit)
                     history.num_gradients += method.num_points
-                    return TrainedSampler(affine, idle, step_size, plain)
+                    cancel()
+                    return TrainedSampler(affine, plain.init(key_init), step_size, plain)
             if warm is not None and not history.losses and serves(history.ess_fraction, method):
                 # What was learned from other data will do, once fresh draws have said so twice.
                 history.num_gradients += method.num_points
@@ -260,19 +264,16 @@ def _train_rounds(
                 draws,
                 step_size,
                 max_weight,
-                jnp.asarray(method.num_moves),
+                _num_moves(method),
                 key_move,
             )
-            step_size = adapted_step_size(step_size, moved.acceptance)
+            step_size = adapted_step_size(step_size, float(moved.acceptance))
             # The first round stands in for those that are still missing: one shape, one program.
             buffer = (buffer or [moved] * (method.num_buffered - 1)) + [moved]
             buffer = buffer[-method.num_buffered :]
-            points = jax.tree.map(
-                lambda *leaves: jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]), *buffer
-            )
             done = np.array([len(history.losses), annealed], np.int32)
             state, losses = _improve(
-                density, flow, method, state, points, teacher, key_improve, done
+                density, flow, method, state, tuple(buffer), teacher, key_improve, done
             )
             history.acceptance.append(float(moved.acceptance))
             history.losses.extend(np.asarray(losses, float).tolist())
@@ -310,9 +311,50 @@ def _record(history: TrainingHistory, draws: Draws) -> None:
     history.log_evidence.append(float(top + np.log(max(weight.mean(), 1e-300))))
 
 
-@functools.partial(jax.jit, static_argnames="flow")
-def _init(flow: Flow, rng_key: jax.Array) -> Params:
-    return flow.init(rng_key)
+def compile_ahead(target: Target, method: Method, rng_key: jax.Array) -> None:
+    """Begins to compile what training and the checks call, for a target of this program.
+
+    Methods with a teacher and stochastic samplers compile when they get there.
+    """
+    if method.teacher is not None or method.num_sampling_steps > 1:
+        return
+    flow, dim, dtype = method.flow(target.dim), target.dim, jnp.result_type(float)
+    shapes: Any = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((dim,), (dim, dim))]
+    affine = Affine(*shapes)
+    density = Density(target, method.preconditioner(affine))
+    params = flow.init(rng_key)
+    steps = jax.eval_shape(functools.partial(_steps, flow, 1), params, density)
+    drawn = (target, density.affine, steps, rng_key, method.num_points)
+    draw.ahead(*drawn)
+    moved = (
+        target,
+        density.affine,
+        draw.result_type(*drawn),
+        initial_step_size(affine.mean),
+        _max_weight(method, dtype),
+        _num_moves(method),
+        rng_key,
+    )
+    move.ahead(*moved)
+    state = jax.eval_shape(functools.partial(_begin, method), params)
+    buffer = (move.result_type(*moved),) * method.num_buffered
+    _improve.ahead(density, flow, method, state, buffer, None, rng_key, np.zeros(2, np.int32))
+    log_weight_at.ahead(steps, buffer[0].points, buffer[0].log_density)
+    finer = jax.eval_shape(functools.partial(_steps, flow, 2), params, density)
+    draw.ahead(target, density.affine, finer, rng_key, method.num_points)
+
+
+def _max_weight(method: Method, dtype: Any) -> np.ndarray:
+    return np.asarray(math.sqrt(method.num_points), dtype)
+
+
+def _num_moves(method: Method) -> np.ndarray:
+    return np.asarray(method.num_moves, np.int32)
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def _begin(method: Method, params: Params) -> _State:
+    return _State(params, params, method.optimiser().init(params))
 
 
 @functools.partial(jax.jit, static_argnames=("flow", "num_steps"))
@@ -320,13 +362,13 @@ def _steps(flow: Flow, num_steps: int, params: Params, density: Density) -> Any:
     return flow.steps(params, num_steps, density)
 
 
-@functools.partial(jax.jit, static_argnames=("flow", "method"))
+@compiled(static_argnames=("flow", "method"))
 def _improve(
     density: Density,
     flow: Flow,
     method: Method,
     state: _State,
-    points: MovedPoints,
+    buffer: tuple[MovedPoints, ...],
     teacher: TrainedSampler | None,
     rng_key: jax.Array,
     done: jax.Array | np.ndarray,
@@ -337,6 +379,9 @@ def _improve(
     before they begin.
     """
     num_done, annealed = done
+    points = jax.tree.map(
+        lambda *leaves: jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]), *buffer
+    )
     optimiser = method.optimiser()
     falling: optax.Schedule = optax.constant_schedule(1.0)
     if method.num_annealing:

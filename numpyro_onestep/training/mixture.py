@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from numpyro_onestep.compilation import cancel
 from numpyro_onestep.exploration import (
     Centring,
     Component,
@@ -30,9 +30,14 @@ from numpyro_onestep.exploration import (
     explore,
 )
 from numpyro_onestep.preconditioner import Affine, GaussianFit
-from numpyro_onestep.target import Centredness, Target, recentred
+from numpyro_onestep.target import Centredness, Target, constant_centredness, recentred
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
-from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
+from numpyro_onestep.training.loop import (
+    TrainedSampler,
+    TrainingHistory,
+    compile_ahead,
+    train_component,
+)
 from numpyro_onestep.training.methods import Method
 
 # Share of the draws that all components have in equal parts, so that none starves.
@@ -52,16 +57,16 @@ class TrainedMixture:
         rivals: Gaussian fits that training did not use: witnesses.
         particles: points of the posterior by tempering, `(n, dim)`, unconstrained: witnesses too.
         particle_log_density: of the target there, `(n,)`; -inf where they are none.
-        centredness: of the coordinates that all this is in; empty for those of the user's model.
+        centredness: of the coordinates that all this is in; None for those of the user's model.
     """
 
     components: tuple[TrainedSampler, ...]
     log_share: np.ndarray
     partition: Partition | None
     rivals: tuple[Affine, ...]
-    particles: jax.Array
-    particle_log_density: jax.Array
-    centredness: Centredness
+    particles: np.ndarray
+    particle_log_density: np.ndarray
+    centredness: Centredness | None
 
     def coordinates(self, target: Target) -> Target:
         """The user's target in the coordinates of the samplers."""
@@ -95,6 +100,10 @@ def train(
     began = time.perf_counter()
     deadline = np.inf if time_limit is None else began + time_limit
     key_explore, key_train, key_centring = (jax.random.fold_in(rng_key, i) for i in range(3))
+    if warm is None:
+        # For one mode, which most posteriors have.
+        likely = constant_centredness(target, 1.0) if method.recentres else None
+        compile_ahead(recentred(target, likely), method, key_train)
     if warm is not None:
         # What was trained is worth nothing in other coordinates.
         centring = Centring(warm.centredness)
@@ -103,7 +112,7 @@ def train(
             "centring", lambda: choose_centring(target, key_centring), is_done=lambda _: True
         )
     else:
-        centring = Centring({})
+        centring = Centring(None)
     target = recentred(target, centring.centredness)
     found = journal.once(
         "exploration",
@@ -130,6 +139,7 @@ def train(
     fits = tuple(fit.affine for fit in modes)
     partition = Partition.of(fits, [fit.bound for fit in modes]) if len(fits) > 1 else None
     if partition is not None:
+        cancel()
         # A component is simpler than the whole: one round at a falling rate is enough for each.
         method = dataclasses.replace(method, num_annealing=min(method.num_annealing, 1))
     components, log_evidence = [], []
@@ -167,8 +177,8 @@ def train(
         rivals=_best((*unused, *found.rivals)),
         particles=found.particles.points,
         # Particles that tempering has left on the way bear no witness.
-        particle_log_density=jnp.where(
-            found.particles.temperature == 1.0, found.particles.log_density, -jnp.inf
+        particle_log_density=np.where(
+            found.particles.temperature == 1.0, found.particles.log_density, -np.inf
         ),
         centredness=centring.centredness,
     )

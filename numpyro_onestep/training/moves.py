@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_onestep import flow as flows
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import (
@@ -48,7 +50,7 @@ class MovedPoints(NamedTuple):
     acceptance: jax.Array
 
 
-@jax.jit
+@compiled()
 def move(
     target: Target,
     affine: Affine,
@@ -101,7 +103,7 @@ def move(
     return MovedPoints(points, value, score, ancestors, acceptance)
 
 
-@jax.jit
+@compiled()
 def log_weight_at(
     blocks: Any, points: jax.Array, log_density: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -137,14 +139,14 @@ def _resample(draws: Draws, max_weight: jax.Array, offset: jax.Array) -> jax.Arr
     return jnp.clip(jnp.searchsorted(edges, ticks), 0, num - 1)
 
 
-def adapted_step_size(step_size: jax.Array, acceptance: jax.Array) -> jax.Array:
-    """Moves the step size of MALA towards its optimal acceptance, 0.574."""
-    return step_size * jnp.exp(acceptance - 0.574)
+def adapted_step_size(step_size: np.ndarray, acceptance: float) -> np.ndarray:
+    """Moves the step size of MALA, `()`, towards its optimal acceptance, 0.574."""
+    return np.asarray(step_size * np.exp(acceptance - 0.574), step_size.dtype)
 
 
-def initial_step_size(z: jax.Array) -> jax.Array:
-    """Step size of MALA for a standard normal shaped like `z: (dim,)`.
+def initial_step_size(z: jax.Array) -> np.ndarray:
+    """Step size `()` of MALA for a standard normal shaped like `z: (dim,)`.
 
     From the optimal scaling of Roberts and Rosenthal (1998); of the dtype of `z`.
     """
-    return jnp.asarray(1.2 * z.shape[-1] ** (-1.0 / 6.0), z.dtype)
+    return np.asarray(1.2 * z.shape[-1] ** (-1.0 / 6.0), z.dtype)

@@ -73,7 +73,9 @@ def fitted_to_its_own_draws(target, sampler):
 def test_the_known_liar_is_caught():
     target = build_target(jax.random.key(0), centred, (), {})
     # In the user's coordinates: in those that would be chosen there is no neck to give up.
-    target = dataclasses.replace(target, program=dataclasses.replace(target.program, loc_scale={}))
+    target = dataclasses.replace(
+        target, program=dataclasses.replace(target.program, loc_scale={}, scored=())
+    )
     mixture, history = train(target, jax.random.key(1), METHOD)
     (sampler,) = mixture.components
     liar = mixture.replace(components=(fitted_to_its_own_draws(target, sampler),))

@@ -221,8 +221,9 @@ UNTOUCHED = {
 def test_what_stays_as_the_user_wrote_it(name):
     target = build_target(KEY, UNTOUCHED[name], (Y,))
     assert not target.program.loc_scale
-    assert choose_centring(target, KEY) == ({}, (), 0)
-    assert recentred(target, {}) is target
+    chosen = {} if target.program.scored else None
+    assert choose_centring(target, KEY) == (chosen, (), 0)
+    assert recentred(target, None) is target
 
 
 def funnel():

@@ -1,0 +1,80 @@
+"""How the large programs are compiled: without costly optimisations, and ahead of their first use.
+
+On a machine with a core to spare, another thread compiles while this one explores the posterior.
+Tracing stays on the caller's thread, as NumPyro's handlers belong to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import jax
+
+# LLVM's first level: a quarter less time of compilation, and code that runs as fast.
+_OPTIONS = {"xla_backend_optimization_level": 1}
+
+
+class Compiled:
+    """A function under `jax.jit`, to be called from the top level only.
+
+    A call waits for the programs that `ahead` has begun.
+    """
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        """Takes the options of `jax.jit`."""
+        self.__wrapped__ = function
+        functools.update_wrapper(self, function)
+        self._function = jax.jit(function, compiler_options=_OPTIONS, **options)
+        self._begun: list[Future[Any]] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function."""
+        wait(self._begun)
+        self._begun.clear()
+        return self._function(*args, **kwargs)
+
+    def ahead(self, *args: Any, **kwargs: Any) -> None:
+        """Begins to compile for arguments like these, of which only types and shapes matter.
+
+        Does nothing where there is no core to spare. Errors are left to the call.
+        """
+        if _num_cores() < 2:
+            return
+        lowered = self._function.lower(*args, **kwargs)
+        future = _pool().submit(lowered.compile)
+        self._begun.append(future)
+        _begun.append(future)
+
+    def result_type(self, *args: Any, **kwargs: Any) -> Any:
+        """Shapes and types of what a call returns, as `jax.eval_shape`."""
+        return jax.eval_shape(self._function, *args, **kwargs)
+
+
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Compiled]:
+    """A decorator with the options of `jax.jit`."""
+    return lambda function: Compiled(function, **options)
+
+
+def cancel() -> None:
+    """Forgets the programs that nobody has begun to compile: they are not needed after all."""
+    for future in _begun:
+        future.cancel()
+    _begun.clear()
+
+
+_begun: list[Future[Any]] = []
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="numpyro_onestep-compilation")
+
+
+def _num_cores() -> int:
+    # Where the operating system does not say which ones are ours, all are.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

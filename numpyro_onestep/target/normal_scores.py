@@ -1,0 +1,230 @@
+r"""Sites in the normal scores of their prior.
+
+In the place of a site `x` with distribution function `F` stands `v = Phi^-1(F(x))`, whose prior is
+a standard normal. Where the likelihood says little, the posterior of `v` has the tails of a normal;
+those of `log x` are exponential, to the left for a half-normal and to both sides for a half-Cauchy.
+The evidence does not change.
+
+Everything goes through the logarithms of the smaller tail, so that points far out keep all their
+digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax.scipy.special import erf, erfinv, log_ndtr
+from numpyro.infer.reparam import Reparam
+
+_LOG_HALF = -math.log(2.0)
+_NEWTON_STEPS = 8
+# Logarithm of the largest ratio of a value to its scale: float32 ends at exp(88).
+_LARGEST = 80.0
+
+
+class _Family(NamedTuple):
+    """A family with closed forms that are accurate in both tails.
+
+    Attributes:
+        quantile: the value at given logarithms of the probabilities below and above it.
+        log_tails: the inverse.
+        parameters: their names.
+    """
+
+    quantile: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    log_tails: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+    parameters: tuple[str, ...]
+
+
+class NormalScore(Reparam):
+    """The site as a function of its normal score, for NumPyro's handler `reparam`."""
+
+    def __call__(self, name: str, fn: Any, obs: Any) -> tuple[None, jax.Array]:
+        """Samples the score at the site of `auxiliary_name`."""
+        bare, expand_shape, event_dim = self._unwrap(fn)
+        standard = dist.Normal(jnp.zeros(bare.batch_shape), 1.0)
+        score = numpyro.sample(auxiliary_name(name), self._wrap(standard, expand_shape, event_dim))
+        return None, value_at(bare, score)
+
+
+def auxiliary_name(site: str) -> str:
+    """Name of the site that takes the place of another."""
+    return f"{site}_decentered"
+
+
+def has_normal_score(fn: Any) -> bool:
+    """Whether a distribution, without event dimensions and expansions, is of such a family."""
+    return type(fn) in _FAMILIES
+
+
+def parameters(fn: Any) -> tuple[Any, ...]:
+    """The parameters of a distribution of such a family."""
+    return tuple(getattr(fn, name) for name in _FAMILIES[type(fn)].parameters)
+
+
+def value_at(fn: Any, score: jax.Array) -> jax.Array:
+    """`F^-1(Phi(v))`, elementwise."""
+    smaller = log_ndtr(-jnp.abs(score))
+    larger = _log1mexp(smaller)
+    left = score < 0.0
+    below, above = jnp.where(left, smaller, larger), jnp.where(left, larger, smaller)
+    return _FAMILIES[type(fn)].quantile(fn, below, above)
+
+
+def score_of(fn: Any, value: jax.Array) -> jax.Array:
+    """`Phi^-1(F(x))`, elementwise."""
+    below, above = _FAMILIES[type(fn)].log_tails(fn, value)
+    score = _log_ndtri(jnp.minimum(below, above))
+    return jnp.where(below <= above, score, -score)
+
+
+@jax.custom_jvp
+def _log_ndtri(log_p: jax.Array) -> jax.Array:
+    """`Phi^-1(exp(log_p))` for `log_p <= log(1/2)`.
+
+    Newton's method on the log-probability, which is concave: from the left, it cannot overshoot.
+    """
+    log_p = jnp.minimum(log_p, _LOG_HALF)
+    x = -jnp.sqrt(-2.0 * log_p)
+    for _ in range(_NEWTON_STEPS):
+        x = x - (log_ndtr(x) - log_p) / _hazard(x)
+    return x
+
+
+@_log_ndtri.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    x = _log_ndtri(*primals)
+    return x, tangents[0] / _hazard(x)
+
+
+def _hazard(x: jax.Array) -> jax.Array:
+    """Derivative of `log Phi`."""
+    return jnp.exp(-0.5 * x**2 - 0.5 * math.log(2.0 * math.pi) - log_ndtr(x))
+
+
+def _by_tail(below: jax.Array, above: jax.Array, left: Any, right: Any) -> jax.Array:
+    """`left` of the probability below up to the median, `right` of that above beyond it."""
+    # Each is evaluated on its own side only: gradients of the other one may be infinite.
+    is_left = below <= above
+    on_left, on_right = (
+        jnp.where(s, q, _LOG_HALF) for s, q in ((is_left, below), (~is_left, above))
+    )
+    return jnp.where(is_left, left(on_left), right(on_right))
+
+
+def _log_tan(log_p: jax.Array) -> jax.Array:
+    """`log tan(pi p / 2)` for `p <= 1/2`."""
+    z = 0.5 * math.pi * jnp.exp(log_p)
+    safe = jnp.maximum(z, 1e-3)
+    ratio = jnp.where(z < 1e-3, 1.0 + z**2 / 3.0, jnp.tan(safe) / safe)
+    return math.log(0.5 * math.pi) + log_p + jnp.log(ratio)
+
+
+def _log1mexp(log_p: jax.Array) -> jax.Array:
+    """`log(1 - p)`."""
+    return jnp.log1p(-jnp.exp(log_p))
+
+
+def _half_cauchy(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
+    log_ratio = _by_tail(below, above, _log_tan, lambda q: -_log_tan(q))
+    return fn.scale * jnp.exp(jnp.clip(log_ratio, -_LARGEST, _LARGEST))
+
+
+def _half_cauchy_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def log_share(ratio: jax.Array) -> jax.Array:
+        return jnp.log(jnp.arctan(ratio) * (2.0 / math.pi))
+
+    return log_share(x / fn.scale), log_share(fn.scale / x)
+
+
+def _cauchy(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
+    def distance(log_p: jax.Array) -> jax.Array:
+        # The cotangent of pi p, as its share of 1 / (pi p).
+        log_p = jnp.maximum(log_p, -_LARGEST)
+        z = math.pi * jnp.exp(log_p)
+        safe = jnp.maximum(z, 1e-3)
+        share = jnp.where(z < 1e-3, 1.0 - z**2 / 3.0, safe * jnp.cos(safe) / jnp.sin(safe))
+        return share * jnp.exp(-log_p) / math.pi
+
+    return fn.loc + fn.scale * _by_tail(below, above, lambda q: -distance(q), distance)
+
+
+def _cauchy_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    z = (x - fn.loc) / fn.scale
+    below, above = (jnp.log(jnp.arctan2(1.0, side) / math.pi) for side in (-z, z))
+    return below, above
+
+
+def _half_normal(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
+    def left(log_p: jax.Array) -> jax.Array:
+        return math.sqrt(2.0) * erfinv(jnp.exp(log_p))
+
+    return fn.scale * _by_tail(below, above, left, lambda q: -_log_ndtri(q + _LOG_HALF))
+
+
+def _half_normal_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    z = x / fn.scale
+    return jnp.log(erf(z / math.sqrt(2.0))), log_ndtr(-z) - _LOG_HALF
+
+
+def _exponential(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
+    return -above / fn.rate
+
+
+def _exponential_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    above = -fn.rate * x
+    return jnp.log(-jnp.expm1(above)), above
+
+
+def _laplace(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
+    def distance(log_p: jax.Array) -> jax.Array:
+        return _LOG_HALF - log_p
+
+    return fn.loc + fn.scale * _by_tail(below, above, lambda q: -distance(q), distance)
+
+
+def _laplace_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    smaller = _LOG_HALF - jnp.abs(x - fn.loc) / fn.scale
+    larger = _log1mexp(smaller)
+    left = x < fn.loc
+    return jnp.where(left, smaller, larger), jnp.where(left, larger, smaller)
+
+
+def _logistic(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
+    return fn.loc + fn.scale * (below - above)
+
+
+def _logistic_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    z = (x - fn.loc) / fn.scale
+    return jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
+
+
+def _uniform(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
+    width = fn.high - fn.low
+    value = _by_tail(
+        below, above, lambda q: fn.low + width * jnp.exp(q), lambda q: fn.high - width * jnp.exp(q)
+    )
+    # The bounds themselves are not inside, but rounding leads there.
+    return jnp.clip(value, jnp.nextafter(fn.low, fn.high), jnp.nextafter(fn.high, fn.low))
+
+
+def _uniform_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    width = fn.high - fn.low
+    return jnp.log((x - fn.low) / width), jnp.log((fn.high - x) / width)
+
+
+_FAMILIES: dict[type, _Family] = {
+    dist.Cauchy: _Family(_cauchy, _cauchy_tails, ("loc", "scale")),
+    dist.Exponential: _Family(_exponential, _exponential_tails, ("rate",)),
+    dist.HalfCauchy: _Family(_half_cauchy, _half_cauchy_tails, ("scale",)),
+    dist.HalfNormal: _Family(_half_normal, _half_normal_tails, ("scale",)),
+    dist.Laplace: _Family(_laplace, _laplace_tails, ("loc", "scale")),
+    dist.Logistic: _Family(_logistic, _logistic_tails, ("loc", "scale")),
+    dist.Uniform: _Family(_uniform, _uniform_tails, ("low", "high")),
+}

@@ -1,0 +1,98 @@
+"""Programs that are compiled ahead: once, on another thread, and not without a core for it."""
+
+import logging
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from numpyro_onestep import OneStepInference, ResampleMove, compilation
+from numpyro_onestep.compilation import cancel, compiled
+
+
+class Compilations(logging.Handler):
+    """Names of the programs that XLA compiled, each with the thread that did it."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def emit(self, record):
+        message = record.getMessage()
+        if message.startswith("Finished XLA compilation of "):
+            name = message.removeprefix("Finished XLA compilation of ").split(" in ")[0]
+            self.found.append((name, threading.current_thread().name))
+
+    def threads(self, name):
+        """Of all compilations of a function."""
+        return [thread for found, thread in self.found if found in (name, f"jit({name})")]
+
+
+@pytest.fixture
+def compilations():
+    handler, logger = Compilations(), logging.getLogger("jax._src.dispatch")
+    # The context manager of that name would leave other threads out.
+    before = jax.config.jax_log_compiles
+    jax.config.update("jax_log_compiles", True)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    jax.config.update("jax_log_compiles", before)
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(compilation, "_num_cores", lambda: 2)
+
+
+def cubes(x, n):
+    return jnp.cumsum(x) ** n
+
+
+SHAPE = jax.ShapeDtypeStruct((3,), jnp.float32)
+
+
+def test_a_call_uses_what_was_compiled_ahead(compilations, two_cores):
+    function = compiled(static_argnames="n")(cubes)
+    function.ahead(SHAPE, 3)
+    assert function(jnp.ones(3), 3).tolist() == [1.0, 8.0, 27.0]
+    (thread,) = compilations.threads("cubes")
+    assert thread.startswith("numpyro_onestep")
+    assert function.result_type(SHAPE, 3).shape == (3,)
+
+
+def test_one_core_compiles_when_it_gets_there(compilations, monkeypatch):
+    monkeypatch.setattr(compilation, "_num_cores", lambda: 1)
+    function = compiled(static_argnames="n")(cubes)
+    function.ahead(SHAPE, 4)
+    assert not compilations.threads("cubes")
+    function(jnp.ones(3), 4)
+    assert compilations.threads("cubes") == [threading.main_thread().name]
+
+
+def test_what_is_cancelled_is_compiled_when_it_is_called(two_cores):
+    function = compiled(static_argnames="n")(cubes)
+    for n in range(5, 15):
+        function.ahead(SHAPE, n)
+    cancel()
+    assert function(jnp.ones(3), 14).tolist() == [1.0, 2.0**14, 3.0**14]
+
+
+def test_training_calls_what_was_compiled_ahead(compilations, two_cores):
+    """Types and shapes are foretold: no large program is compiled twice, or when it is needed."""
+
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        numpyro.factor("bend", -((x[1] - x[0] ** 2) ** 2))
+
+    method = ResampleMove(num_points=200, num_updates=5, max_rounds=1, num_annealing=1)
+    OneStepInference(model, num_samples=100, method=method, progress_bar=False).run(
+        jax.random.key(0)
+    )
+    for name, times in (("draw", 2), ("move", 1), ("_improve", 1), ("log_weight_at", 1)):
+        threads = compilations.threads(name)
+        assert len(threads) == times, name
+        assert all(thread.startswith("numpyro_onestep") for thread in threads), name
