@@ -108,6 +108,26 @@ def test_published_settings(method):
         assert {o.num_updates for o in warm} == {2500} and published.ema == 0.999
 
 
+@pytest.mark.parametrize("method", [OSDS, SCDS, CDDS])
+def test_published_settings_train_and_weigh_exactly(target, method):
+    """A few small updates of the papers' form; their schedule, steps and coordinates stay."""
+    sizes = {"batch_size": 8, "num_updates": 4, "max_rounds": 1, "num_points": 500}
+    small = dataclasses.replace(method.published(prior_scale=1.2), **sizes)
+    if method is CDDS:
+        small = dataclasses.replace(small, teacher=dataclasses.replace(small.teacher, **sizes))
+    mixture, history = train(target, jax.random.key(1), small)
+    assert history.stopped == "" and not history.diverged
+    assert np.all(np.isfinite(history.losses)) and np.abs(history.losses).max() > 0.0
+    (sampler,) = mixture.components
+    assert np.array_equal(sampler.affine.mean, np.zeros(2))
+    steps = sampler.steps(target, small.num_sampling_steps)
+    draws = draw(target, sampler.affine, steps, jax.random.key(2), 4000)
+    found = evidence(draws.log_weight, draws.sign)
+    # A normalised density: 4 standard errors, failing 1 seed in 16,000.
+    assert abs(found.log_evidence) < 4.0 * found.se
+    assert found.se < 0.25
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

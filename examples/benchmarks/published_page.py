@@ -172,7 +172,8 @@ def figure(lines: list[dict]) -> Any:
         axis.set_title(x["target"].replace("_", " "), fontsize="medium")
     figure.supxlabel("steps of the same sampler")
     figure.supylabel("log evidence")
-    axes[0, 0].legend(frameon=False, fontsize="small")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

@@ -163,8 +163,8 @@ def main(argv: list[str] | None = None) -> None:
             for seed in options.seeds:
                 in_fresh_process(name, target, seed, options, verdict=options.verdict)
     if options.consistency:
-        for name in options.target or published_consistency.TARGETS:
-            for seed in options.seeds:
+        for seed in options.seeds:
+            for name in options.target or published_consistency.TARGETS:
                 published_consistency.run(suite.by_name(name), seed, options.data_dir)
         print(published_page.consistency())
     if options.verdicts:
