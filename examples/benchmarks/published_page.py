@@ -21,7 +21,9 @@ def load() -> list[dict]:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown; a sentence where it has no rows."""
+    if not rows:
+        return "Not measured yet."
     bars = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in bars)
 
