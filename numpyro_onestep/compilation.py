@@ -19,20 +19,23 @@ _OPTIONS = {"xla_backend_optimization_level": 1}
 
 
 class Compiled:
-    """A function under `jax.jit`, to be called from the top level only.
+    """A function under `jax.jit`; inside another program it is a part of that.
 
     A call waits for the programs that `ahead` has begun.
     """
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         """Takes the options of `jax.jit`."""
-        self.__wrapped__ = function
         functools.update_wrapper(self, function)
+        self._inner = jax.jit(function, **options)
         self._function = jax.jit(function, compiler_options=_OPTIONS, **options)
         self._begun: list[Future[Any]] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function."""
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            # JAX has compiler's options for whole programs only.
+            return self._inner(*args, **kwargs)
         wait(self._begun)
         self._begun.clear()
         return self._function(*args, **kwargs)

@@ -64,6 +64,13 @@ def test_a_call_uses_what_was_compiled_ahead(compilations, two_cores):
     assert function.result_type(SHAPE, 3).shape == (3,)
 
 
+def test_inside_another_program_it_is_a_part_of_that(compilations):
+    function = compiled(static_argnames="n")(cubes)
+    twice = jax.jit(lambda x: 2.0 * function(x, n=3))
+    assert twice(jnp.ones(3)).tolist() == [2.0, 16.0, 54.0]
+    assert not compilations.threads("cubes")
+
+
 def test_one_core_compiles_when_it_gets_there(compilations, monkeypatch):
     monkeypatch.setattr(compilation, "_num_cores", lambda: 1)
     function = compiled(static_argnames="n")(cubes)

@@ -47,7 +47,7 @@ class Survey(NamedTuple):
 
 def survey(target: Target, initial: jax.Array, rng_key: jax.Array) -> Survey:
     """Draws from the prior; the first ones give way to `initial: (k, dim)`, k up to 1024."""
-    cost = values_computed(jax.make_jaxpr(_draw.__wrapped__)(target, initial, rng_key, 0).jaxpr)
+    cost = values_computed(jax.make_jaxpr(_draw)(target, initial, rng_key, 0).jaxpr)
     num = min(_MAX_COMPUTED // cost, _MAX_KEPT // (_CHUNK * target.dim), _MAX_CHUNKS)
     drawn = [_draw(target, initial, jax.random.fold_in(rng_key, i), i) for i in range(max(num, 1))]
     return Survey(
