@@ -27,18 +27,18 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         """Takes the options of `jax.jit`."""
         functools.update_wrapper(self, function)
-        self._inner = jax.jit(function, **options)
-        self._function = jax.jit(function, compiler_options=_OPTIONS, **options)
+        self._plain = jax.jit(function, **options)
+        self._light = jax.jit(function, compiler_options=_OPTIONS, **options)
         self._begun: list[Future[Any]] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function."""
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
             # JAX has compiler's options for whole programs only.
-            return self._inner(*args, **kwargs)
+            return self._plain(*args, **kwargs)
         wait(self._begun)
         self._begun.clear()
-        return self._function(*args, **kwargs)
+        return self._whole(*args, **kwargs)
 
     def ahead(self, *args: Any, **kwargs: Any) -> None:
         """Begins to compile for arguments like these, of which only types and shapes matter.
@@ -47,14 +47,19 @@ class Compiled:
         """
         if _num_cores() < 2:
             return
-        lowered = self._function.lower(*args, **kwargs)
+        lowered = self._whole.lower(*args, **kwargs)
         future = _pool().submit(lowered.compile)
         self._begun.append(future)
         _begun.append(future)
 
     def result_type(self, *args: Any, **kwargs: Any) -> Any:
         """Shapes and types of what a call returns, as `jax.eval_shape`."""
-        return jax.eval_shape(self._function, *args, **kwargs)
+        return jax.eval_shape(self._whole, *args, **kwargs)
+
+    @property
+    def _whole(self) -> Any:
+        # Whoever asks JAX for no optimisation at all means these programs too.
+        return self._plain if jax.config.read("jax_disable_most_optimizations") else self._light
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Compiled]:

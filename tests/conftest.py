@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+from numpyro_onestep import compilation
+
 # Every compiled program maps memory, and Linux grants a process 65,530 maps: beyond them the
 # compiler dies with a segmentation fault.
 _MAX_MAPS = 30_000
@@ -14,6 +16,8 @@ _MAX_MAPS = 30_000
 
 def pytest_configure():
     jax.config.update("jax_disable_most_optimizations", True)
+    # Every core has a worker.
+    compilation._num_cores = lambda: 1
     # Two runs of one model compile the same program: also where they are in different workers.
     jax.config.update("jax_compilation_cache_dir", str(_cache()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
