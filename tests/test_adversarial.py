@@ -48,12 +48,14 @@ SHARP = {
     "stochastic_volatility",
     "horseshoe",
 }
+# Draws of the prior where one in 10^5 has nearly all of the weight, and where each takes long.
+NUM_DRAWS = {"multi_well": 2_000_000, "student_mixture": 4000}
 QUICK = ("ring", "step", "undefined_region", "weak_mixture", "angle", "ridge")
 
 
-def check_truth(row, num=100_000):
+def check_truth(row):
     # At 5 standard errors each and about 300 numbers, one new seed in 5000 would fail.
-    truth = row.truth()
+    truth, num = row.truth(), NUM_DRAWS.get(row.name, 100_000)
     samples, log_likelihood = prior_draws(row, num)
     log_likelihood = np.nan_to_num(np.asarray(log_likelihood, float), nan=-np.inf)
     top = log_likelihood.max()
