@@ -43,10 +43,8 @@ class Compiled:
     def ahead(self, *args: Any, **kwargs: Any) -> None:
         """Begins to compile for arguments like these, of which only types and shapes matter.
 
-        Does nothing where there is no core to spare. Errors are left to the call.
+        Worth it where there is a core to spare. Errors are left to the call.
         """
-        if _num_cores() < 2:
-            return
         lowered = self._whole.lower(*args, **kwargs)
         future = _pool().submit(lowered.compile)
         self._begun.append(future)
@@ -74,15 +72,16 @@ def cancel() -> None:
     _begun.clear()
 
 
+def has_spare_core() -> bool:
+    """Whether this process may run on more than one core."""
+    # Where the operating system does not say which ones are ours, all are.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (len(affinity(0)) if affinity else os.cpu_count() or 1) > 1
+
+
 _begun: list[Future[Any]] = []
 
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="numpyro_onestep-compilation")
-
-
-def _num_cores() -> int:
-    # Where the operating system does not say which ones are ours, all are.
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 from flax import struct
 
+from numpyro_onestep import compilation
 from numpyro_onestep import flow as flows
 from numpyro_onestep.compilation import cancel, compiled
 from numpyro_onestep.flow import Flow
@@ -314,8 +315,11 @@ def _record(history: TrainingHistory, draws: Draws) -> None:
 def compile_ahead(target: Target, method: Method, rng_key: jax.Array) -> None:
     """Begins to compile what training and the checks call, for a target of this program.
 
-    Methods with a teacher and stochastic samplers compile when they get there.
+    Methods with a teacher and stochastic samplers compile when they get there, and so does
+    everything where there is one core.
     """
+    if not compilation.has_spare_core():
+        return
     if method.teacher is not None or method.num_sampling_steps > 1:
         return
     flow, dim, dtype = method.flow(target.dim), target.dim, jnp.result_type(float)
