@@ -84,6 +84,27 @@ def test_moves_leave_the_posterior_alone(target):
     np.testing.assert_allclose(moved.score, fresh_score, rtol=1e-3, atol=1e-3)
 
 
+def test_one_point_far_out_takes_no_others_place(target):
+    """Without resampling every draw moves on from where it is, however unequal they are."""
+    num = 500
+    points = jax.random.normal(jax.random.key(2), (num, 2)).at[0].set(1e5)
+    affine = Affine(jnp.zeros(2), jnp.eye(2))
+    value, score = value_and_score(target, affine, points)
+    assert float(value[0]) < -1e18
+    draws = Draws(points, points, value, score, jnp.zeros(num), jnp.ones(num))
+    moved = move(
+        target,
+        affine,
+        draws,
+        jnp.asarray(0.1),
+        jnp.asarray(0.0),
+        jnp.asarray(1),
+        jax.random.key(3),
+    )
+    assert moved.ancestors.tolist() == list(range(num))
+    assert float(jnp.linalg.norm(moved.points - points, axis=1)[1:].max()) < 3.0
+
+
 def test_resampling_follows_the_weights(target):
     """Without moves to speak of, points are drawn by weight; folded and unknown ones never."""
     num = 1000

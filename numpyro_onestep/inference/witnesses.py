@@ -61,9 +61,7 @@ def by_component(
 
 def walk_from(part: Part, start: Draws, rows: np.ndarray, rng_key: jax.Array) -> Walk:
     """Moves the points in `start`, which are the `rows` of some array, without resampling."""
-    log_det = start.log_base - start.log_density
-    start = start._replace(log_det=log_det, sign=jnp.ones_like(start.log_density))
-    moved = _move(part.target, part.sampler.affine, start, part.sampler, NUM_MOVES, rng_key)
+    moved = _move(part.target, part.sampler.affine, start, part.sampler, 0.0, NUM_MOVES, rng_key)
     log_weight, known = log_weight_at(part.steps, moved.points, moved.log_density)
     return Walk(
         np.asarray(log_weight, np.float64) - part.log_share,
@@ -89,13 +87,14 @@ def _move(
     affine: Affine,
     draws: Draws,
     sampler: TrainedSampler,
+    max_weight: float,
     num_moves: int,
     rng_key: jax.Array,
 ) -> MovedPoints:
-    no_limit = np.asarray(np.inf, draws.log_density.dtype)
+    limit = np.asarray(max_weight, draws.log_density.dtype)
     step_size = np.asarray(sampler.step_size)
     moves = np.asarray(num_moves, np.int32)
-    return move(target, affine, draws, step_size, no_limit, moves, rng_key)
+    return move(target, affine, draws, step_size, limit, moves, rng_key)
 
 
 def rival_share(
@@ -121,7 +120,7 @@ def rival_share(
         own_weight = np.asarray(own.log_weight, np.float64)
         if not np.isfinite(own_weight).any():
             continue
-        moved = _move(target, rival, own, parts[0].sampler, NUM_RIVAL_MOVES, key_move)
+        moved = _move(target, rival, own, parts[0].sampler, np.inf, NUM_RIVAL_MOVES, key_move)
         points, log_density = rival.forward(moved.points), moved.log_density - rival.log_det
         beyond = _beyond(mixture, parts, draws, points, log_density, key_label)
         # Finite draws only: a rival is a witness, not a judge, and may be a poor one.

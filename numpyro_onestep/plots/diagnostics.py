@@ -116,7 +116,7 @@ def _draw_coverage(axes: Axes, weights: xr.Dataset, stats: xr.Dataset) -> None:
     if unknown > 0.0:
         title += f",\n{percent(unknown)} of unknown weight"
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=7.5, frameon=False, loc="upper left")
+    axes.legend(fontsize=7.5, loc="best")
 
 
 def _edges(draws: np.ndarray, moved: np.ndarray) -> np.ndarray:

@@ -67,7 +67,8 @@ def move(
         affine: the preconditioner.
         draws: `n` of them.
         step_size: of MALA, the longest; see `_MOVE_SCALES`.
-        max_weight: weights are cut at this multiple of their mean before resampling; inf for none.
+        max_weight: weights are cut at this multiple of their mean before resampling; inf to leave
+            them as they are, 0 to move every draw without resampling.
         num_moves: transitions per point; not static, so that any number shares one program.
         rng_key: for all of it.
     """
@@ -136,7 +137,8 @@ def _resample(draws: Draws, max_weight: jax.Array, offset: jax.Array) -> jax.Arr
     num = len(weight)
     edges = jnp.cumsum(weight) / weight.sum()
     ticks = (jnp.arange(num) + offset) / num
-    return jnp.clip(jnp.searchsorted(edges, ticks), 0, num - 1)
+    resampled = jnp.clip(jnp.searchsorted(edges, ticks), 0, num - 1)
+    return jnp.where(max_weight > 0.0, resampled, jnp.arange(num))
 
 
 def adapted_step_size(step_size: np.ndarray, acceptance: float) -> np.ndarray:
