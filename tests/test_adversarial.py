@@ -47,6 +47,7 @@ SHARP = {
     "many_observations",
     "stochastic_volatility",
     "horseshoe",
+    "spike_and_slab",
 }
 # Draws of the prior where one in 10^5 has nearly all of the weight, and where each takes long.
 NUM_DRAWS = {"multi_well": 2_000_000, "student_mixture": 4000}
