@@ -108,6 +108,7 @@ def test_published_settings(method):
         assert {o.num_updates for o in warm} == {2500} and published.ema == 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [OSDS, SCDS, CDDS])
 def test_published_settings_train_and_weigh_exactly(target, method):
     """A few small updates of the papers' form; their schedule, steps and coordinates stay."""

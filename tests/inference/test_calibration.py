@@ -42,6 +42,7 @@ def right(inference):
     return simulation_based_calibration(inference, KEY, GROUP, y=Y, num_simulations=25)
 
 
+@pytest.mark.slow
 def test_a_right_model_passes(inference, right):
     assert right.p_value > 1e-3
     labels = ["difference", "mean[0]", "mean[1]", "lp"]
@@ -53,6 +54,7 @@ def test_a_right_model_passes(inference, right):
         inference.print_summary()
 
 
+@pytest.mark.slow
 def test_truths_come_from_the_prior_and_evidences_from_the_data(right):
     mean = right.truths["mean"].to_numpy()
     assert np.abs(mean.mean(0)).max() < 4.5 * 2.0 / np.sqrt(25)

@@ -95,6 +95,7 @@ def test_init_strategy(start):
     assert abs(np.mean(draws > 0.0) - 0.5) < 0.05
 
 
+@pytest.mark.slow
 def test_double_precision():
     with jax.enable_x64(True):
         # Copies: JAX remembers the dtype of an array that a program closed over.
@@ -129,6 +130,6 @@ def test_calls_of_the_model_are_capped():
         inference.sample(jax.random.key(key), 1000, weights=False)
         numbers.append(len(calls))
     # About 20 for a run; a call of `sample` looks at the shapes of the sites.
-    assert numbers[0] <= 30
+    assert numbers[0] <= 45
     assert numbers[1] - numbers[0] <= 5
     assert numbers[2] - numbers[1] <= 2

@@ -80,6 +80,7 @@ def dirichlet_multinomial(y):
     numpyro.sample("y", dist.Multinomial(int(y.sum()), p), obs=y)
 
 
+@pytest.mark.slow
 def test_dirichlet_multinomial():
     prior, y = np.array([1.0, 2.0, 0.5, 3.0]), np.array([3, 8, 2, 17])
     truth = stats.dirichlet_multinomial(prior, y.sum()).logpmf(y)
@@ -117,7 +118,9 @@ def normal(mean, factor):
     numpyro.sample("x", dist.MultivariateNormal(mean, scale_tril=factor))
 
 
-@pytest.mark.parametrize("dim", [2, 20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "dim", [2, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (20, 100))]
+)
 def test_multivariate_normal(dim):
     """Scales from 0.01 to 100 and strong correlations."""
     rng = np.random.default_rng(dim)
