@@ -61,7 +61,11 @@ def test_draws_of_the_wells_agree_with_the_density(benchmarks, name):
         assert abs(values.mean() - truth) < 5.0 * values.std() / num**0.5
 
 
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize(
+    "name",
+    # Fifty dimensions and ten components: a minute.
+    [pytest.param(n, marks=pytest.mark.slow) if n == "student_mixture" else n for n in SAMPLED],
+)
 def test_draws_obey_the_identity_of_stein(benchmarks, name):
     """`E_p[x . grad log p(x)] = -dim`, whatever the constant of p."""
     row = benchmarks("suite").by_name(name)

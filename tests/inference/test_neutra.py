@@ -13,6 +13,9 @@ from quick import mixture, run
 
 from numpyro_onestep.target import centredness_of
 
+# Two trainings and a run of NUTS in their maps.
+pytestmark = pytest.mark.slow
+
 
 def bent(effect):
     """A bend, a positive site and a plate: the sites of a chain and of the sampler must agree."""

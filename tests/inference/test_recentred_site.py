@@ -17,6 +17,9 @@ from quick import EFFECT, ERROR, run, stat
 from numpyro_onestep import OneStepInference
 from numpyro_onestep.inference_data import group_dataset, group_names
 
+# The coordinates themselves are tested in `target/test_recentred.py`.
+pytestmark = pytest.mark.slow
+
 NAMES = ["Choate", "Deerfield", "Phillips"]
 
 
@@ -152,7 +155,6 @@ def two_modes(y):
     numpyro.sample("y", dist.Normal(x**2, 0.5), obs=y)
 
 
-@pytest.mark.slow
 def test_separate_modes():
     """Components of a recentred target: effects without data integrate out."""
     fitted = run(two_modes, 4.0)

@@ -98,6 +98,7 @@ def regression(x, y):
     numpyro.sample("y", dist.Normal(x @ weights, jnp.sqrt(variance)).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_normal_inverse_gamma_regression():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(25, 4))
