@@ -29,15 +29,14 @@ class Compiled:
         functools.update_wrapper(self, function)
         self._plain = jax.jit(function, **options)
         self._light = jax.jit(function, compiler_options=_OPTIONS, **options)
-        self._begun: list[Future[Any]] = []
+        self._begun: set[Future[Any]] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function."""
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
             # JAX has compiler's options for whole programs only.
             return self._plain(*args, **kwargs)
-        wait(self._begun)
-        self._begun.clear()
+        wait(set(self._begun))
         return self._whole(*args, **kwargs)
 
     def ahead(self, *args: Any, **kwargs: Any) -> None:
@@ -47,8 +46,10 @@ class Compiled:
         """
         lowered = self._whole.lower(*args, **kwargs)
         future = _pool().submit(lowered.compile)
-        self._begun.append(future)
-        _begun.append(future)
+        for begun in (self._begun, _begun):
+            begun.add(future)
+            # What is done is kept by JAX; an entry here would keep it for ever.
+            future.add_done_callback(begun.discard)
 
     def result_type(self, *args: Any, **kwargs: Any) -> Any:
         """Shapes and types of what a call returns, as `jax.eval_shape`."""
@@ -67,9 +68,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Compiled]:
 
 def cancel() -> None:
     """Forgets the programs that nobody has begun to compile: they are not needed after all."""
-    for future in _begun:
+    for future in set(_begun):
         future.cancel()
-    _begun.clear()
 
 
 def has_spare_core() -> bool:
@@ -79,7 +79,7 @@ def has_spare_core() -> bool:
     return (len(affinity(0)) if affinity else os.cpu_count() or 1) > 1
 
 
-_begun: list[Future[Any]] = []
+_begun: set[Future[Any]] = set()
 
 
 @functools.cache

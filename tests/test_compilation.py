@@ -88,7 +88,7 @@ def test_training_calls_what_was_compiled_ahead(compilations, monkeypatch, spare
     OneStepInference(model, num_samples=100, method=method, progress_bar=False).run(
         jax.random.key(0)
     )
-    for name, times in (("draw", 2), ("move", 1), ("_improve", 1), ("log_weight_at", 1)):
+    for name, times in (("draw", 2), ("move", 1), ("improve", 1), ("log_weight_at", 1)):
         threads = compilations.threads(name)
         assert len(threads) == times, name
         assert all(t.startswith("numpyro_onestep") == spare for t in threads), name

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,21 @@ def equal_budget(lines: list[dict]) -> str:
 
 def by_steps(lines: list[dict]) -> str:
     """Bound and effective draws by number of steps."""
-    rows = []
-    for x in of_seed_0(lines):
-        if len(x["steps"]) == 1:
-            continue
-        cells = [
-            f"{number(s['elbo'])} ({number(s['ess'])})" if s else "-"
-            for s in map(x["steps"].get, STEPS)
+    shown = (x for x in of_seed_0(lines) if len(x["steps"]) != 1)
+    return _step_table(shown, lambda s: f"{number(s['elbo'])} ({number(s['ess'])})")
+
+
+def _step_table(lines: Iterable[dict], cell: Callable[[dict], str]) -> str:
+    """One row per target and method, one column per number of steps."""
+    rows = [
+        [
+            x["target"],
+            x["method"],
+            number(x["log_z"]),
+            *(cell(s) if s else "-" for s in map(x["steps"].get, STEPS)),
         ]
-        rows.append([x["target"], x["method"], number(x["log_z"]), *cells])
+        for x in lines
+    ]
     return table(["target", "method", "truth", *STEPS], rows)
 
 
@@ -127,16 +133,10 @@ def verdicts(lines: list[dict], methods: Sequence[str]) -> str:
 
 def bias(lines: list[dict]) -> str:
     """Published less exact evidence, by number of steps."""
-    rows = []
-    for x in of_seed_0(lines):
-        if "trace_log_z" not in next(iter(x["steps"].values())):
-            continue
-        cells = [
-            f"{number(s['trace_log_z'] - s['log_z'])} ({number(s['log_z'])})" if s else "-"
-            for s in map(x["steps"].get, STEPS)
-        ]
-        rows.append([x["target"], x["method"], number(x["log_z"]), *cells])
-    return table(["target", "method", "truth", *STEPS], rows)
+    shown = (x for x in of_seed_0(lines) if "trace_log_z" in next(iter(x["steps"].values())))
+    return _step_table(
+        shown, lambda s: f"{number(s['trace_log_z'] - s['log_z'])} ({number(s['log_z'])})"
+    )
 
 
 def consistency() -> str:

@@ -136,7 +136,7 @@ def _moved(
     log_weight = pooled([draws.log_weight for draws in first]) - log_share[label]
     sign = pooled([draws.sign for draws in first])
     usable = np.isfinite(log_weight) & (sign > 0)
-    usable &= pooled([np.isfinite(draws.score).all(-1) for draws in first]) > 0
+    usable &= np.isfinite(pooled([draws.score for draws in first])).all(-1)
     if not usable.any():
         return None, 0.0, np.zeros(0)
     ancestors = systematic_indices(

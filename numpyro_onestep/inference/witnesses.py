@@ -23,6 +23,7 @@ from numpyro_onestep.training import (
     draw,
     log_weight_at,
     move,
+    move_settings,
 )
 
 # Nats above the largest weight of a draw from which on a point counts as out of reach.
@@ -91,10 +92,8 @@ def _move(
     num_moves: int,
     rng_key: jax.Array,
 ) -> MovedPoints:
-    limit = np.asarray(max_weight, draws.log_density.dtype)
-    step_size = np.asarray(sampler.step_size)
-    moves = np.asarray(num_moves, np.int32)
-    return move(target, affine, draws, step_size, limit, moves, rng_key)
+    settings = move_settings(sampler.step_size, max_weight, num_moves)
+    return move(target, affine, draws, *settings, rng_key)
 
 
 def rival_share(

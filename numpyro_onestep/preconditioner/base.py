@@ -33,35 +33,23 @@ class Affine:
     mean: jax.Array
     factor: jax.Array
 
+    @jax.jit
     def forward(self, z: jax.Array) -> jax.Array:
         """`z` to unconstrained coordinates; `(..., dim)`."""
-        return _forward(self, z)
+        return self.mean + z @ self.factor.T
 
+    @jax.jit
     def inverse(self, x: jax.Array) -> jax.Array:
         """Unconstrained coordinates, `(dim,)` or `(n, dim)`, to `z`."""
-        return _inverse(self, x)
+        centred = jnp.moveaxis(x - self.mean, -1, 0)
+        z = jax.scipy.linalg.solve_triangular(self.factor, centred, lower=True)
+        return jnp.moveaxis(z, 0, -1)
 
     @property
+    @jax.jit
     def log_det(self) -> jax.Array:
         """`log|det L|`."""
-        return _log_det(self)
-
-
-@jax.jit
-def _forward(affine: Affine, z: jax.Array) -> jax.Array:
-    return affine.mean + z @ affine.factor.T
-
-
-@jax.jit
-def _inverse(affine: Affine, x: jax.Array) -> jax.Array:
-    centred = jnp.moveaxis(x - affine.mean, -1, 0)
-    z = jax.scipy.linalg.solve_triangular(affine.factor, centred, lower=True)
-    return jnp.moveaxis(z, 0, -1)
-
-
-@jax.jit
-def _log_det(affine: Affine) -> jax.Array:
-    return jnp.log(jnp.diagonal(affine.factor)).sum()
+        return jnp.log(jnp.diagonal(self.factor)).sum()
 
 
 class GaussianFit(NamedTuple):

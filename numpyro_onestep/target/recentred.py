@@ -107,13 +107,15 @@ def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
         by_site = dict(scores)
         for name, support in users.program.loc_scale.items():
             by_site[name] = biject_to(support).inv(values[name])
-        for name, fn in _scored(users, u):
+        # No latent site enters these distributions: any point will do.
+        scored = dict(_scored(users, u))
+        for name, fn in scored.items():
             by_site[name] = biject_to(fn.support).inv(values[name])
         x = users.program.ravel(by_site)
         log_det = jnp.zeros((), x.dtype)
         for name, _, scale, _ in _standing(users, x):
             log_det += jnp.sum((1.0 - centredness[name]) * jnp.log(scale))
-        for name, fn in _scored(users, x):
+        for name, fn in scored.items():
             value, transform = values[name], biject_to(fn.support)
             log_prior = fn.log_prob(value)
             log_prior += transform.log_abs_det_jacobian(by_site[name], value)

@@ -14,7 +14,7 @@ from numpyro_onestep.training.methods import (
     ResampleMove,
 )
 from numpyro_onestep.training.mixture import TrainedMixture, train
-from numpyro_onestep.training.moves import MovedPoints, log_weight_at, move
+from numpyro_onestep.training.moves import MovedPoints, log_weight_at, move, move_settings
 
 __all__ = [
     "CDDS",
@@ -36,6 +36,7 @@ __all__ = [
     "draw",
     "log_weight_at",
     "move",
+    "move_settings",
     "standard_normal_log_density",
     "train",
 ]

@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import struct
 
-from numpyro_onestep import compilation
 from numpyro_onestep import flow as flows
-from numpyro_onestep.compilation import cancel, compiled
+from numpyro_onestep.compilation import cancel
 from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
@@ -37,20 +33,13 @@ from numpyro_onestep.training.moves import (
     MovedPoints,
     adapted_step_size,
     initial_step_size,
-    log_weight_at,
     move,
+    move_settings,
 )
+from numpyro_onestep.training.updates import begin, improve, map_of
 
-_LAST_RATE = 1e-3
 # Share with the tails of the untrained map, which cost a seventh, below which nobody looks.
 _NEARLY_NORMAL = 0.8
-
-
-@struct.dataclass
-class _State:
-    params: Params
-    average: Params
-    optimiser: optax.OptState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +48,7 @@ class _AfterRound:
 
     Attributes:
         num_rounds: rounds done.
-        leaves: of the `_State`: the optimiser's has classes of its own.
+        leaves: of the `State`: the optimiser's has classes of its own.
         step_size: of MALA.
         buffer: the moved points in use.
         annealed: rounds of annealing done; negative before the first.
@@ -129,7 +118,7 @@ class TrainedSampler:
 
     def steps(self, target: Target, num_steps: int) -> Any:
         """The map in `num_steps` steps, for the target that it was trained for."""
-        return _steps(self.flow, num_steps, self.params, Density(target, self.affine))
+        return map_of(self.flow, num_steps, self.params, Density(target, self.affine))
 
 
 def train_component(
@@ -211,9 +200,9 @@ def _train_rounds(
         # Nothing was learned from the old data, whose posterior was normal.
         warm = None
     params = flow.init(key_init) if warm is None else warm.params
-    state = _begin(method, params)
+    state = begin(method, params)
     step_size = initial_step_size(affine.mean) if warm is None else np.asarray(warm.step_size)
-    max_weight = _max_weight(method, affine.mean.dtype)
+    max_weight = math.sqrt(method.num_points)
     buffer: list[MovedPoints] = []
     # Rounds of annealing done so far; negative before the first.
     annealed, num_done = -1, 0
@@ -230,7 +219,7 @@ def _train_rounds(
             key_draw, key_move, key_improve = (
                 jax.random.fold_in(key_rounds, 3 * i + j) for j in range(3)
             )
-            steps = _steps(flow, method.num_sampling_steps, state.average, density)
+            steps = map_of(flow, method.num_sampling_steps, state.average, density)
             draws = draw(target, affine, steps, key_draw, method.num_points)
             _record(history, draws)
             may_be_normal = i == 0 and warm is None and history.ess_fraction[0] > _NEARLY_NORMAL
@@ -259,21 +248,14 @@ def _train_rounds(
                 history.stopped = "time limit"
             if history.diverged or limit:
                 break
-            moved = move(
-                target,
-                affine,
-                draws,
-                step_size,
-                max_weight,
-                _num_moves(method),
-                key_move,
-            )
+            settings = move_settings(step_size, max_weight, method.num_moves)
+            moved = move(target, affine, draws, *settings, key_move)
             step_size = adapted_step_size(step_size, float(moved.acceptance))
             # The first round stands in for those that are still missing: one shape, one program.
             buffer = (buffer or [moved] * (method.num_buffered - 1)) + [moved]
             buffer = buffer[-method.num_buffered :]
             done = np.array([len(history.losses), annealed], np.int32)
-            state, losses = _improve(
+            state, losses = improve(
                 density, flow, method, state, tuple(buffer), teacher, key_improve, done
             )
             history.acceptance.append(float(moved.acceptance))
@@ -310,104 +292,3 @@ def _record(history: TrainingHistory, draws: Draws) -> None:
         max(weight.sum(), 0.0) ** 2 / max((weight**2).sum(), 1e-300) / len(weight)
     )
     history.log_evidence.append(float(top + np.log(max(weight.mean(), 1e-300))))
-
-
-def compile_ahead(target: Target, method: Method, rng_key: jax.Array) -> None:
-    """Begins to compile what training and the checks call, for a target of this program.
-
-    Methods with a teacher and stochastic samplers compile when they get there, and so does
-    everything where there is one core.
-    """
-    if not compilation.has_spare_core():
-        return
-    if method.teacher is not None or method.num_sampling_steps > 1:
-        return
-    flow, dim, dtype = method.flow(target.dim), target.dim, jnp.result_type(float)
-    shapes: Any = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((dim,), (dim, dim))]
-    affine = Affine(*shapes)
-    density = Density(target, method.preconditioner(affine))
-    params = flow.init(rng_key)
-    steps = jax.eval_shape(functools.partial(_steps, flow, 1), params, density)
-    drawn = (target, density.affine, steps, rng_key, method.num_points)
-    draw.ahead(*drawn)
-    moved = (
-        target,
-        density.affine,
-        draw.result_type(*drawn),
-        initial_step_size(affine.mean),
-        _max_weight(method, dtype),
-        _num_moves(method),
-        rng_key,
-    )
-    move.ahead(*moved)
-    state = jax.eval_shape(functools.partial(_begin, method), params)
-    buffer = (move.result_type(*moved),) * method.num_buffered
-    _improve.ahead(density, flow, method, state, buffer, None, rng_key, np.zeros(2, np.int32))
-    log_weight_at.ahead(steps, buffer[0].points, buffer[0].log_density)
-    finer = jax.eval_shape(functools.partial(_steps, flow, 2), params, density)
-    draw.ahead(target, density.affine, finer, rng_key, method.num_points)
-
-
-def _max_weight(method: Method, dtype: Any) -> np.ndarray:
-    return np.asarray(math.sqrt(method.num_points), dtype)
-
-
-def _num_moves(method: Method) -> np.ndarray:
-    return np.asarray(method.num_moves, np.int32)
-
-
-@functools.partial(jax.jit, static_argnames="method")
-def _begin(method: Method, params: Params) -> _State:
-    return _State(params, params, method.optimiser().init(params))
-
-
-@functools.partial(jax.jit, static_argnames=("flow", "num_steps"))
-def _steps(flow: Flow, num_steps: int, params: Params, density: Density) -> Any:
-    return flow.steps(params, num_steps, density)
-
-
-@compiled(static_argnames=("flow", "method"))
-def _improve(
-    density: Density,
-    flow: Flow,
-    method: Method,
-    state: _State,
-    buffer: tuple[MovedPoints, ...],
-    teacher: TrainedSampler | None,
-    rng_key: jax.Array,
-    done: jax.Array | np.ndarray,
-) -> tuple[_State, jax.Array]:
-    """One round of optimiser steps.
-
-    `done` holds the optimiser steps and the rounds of annealing before it; the latter are negative
-    before they begin.
-    """
-    num_done, annealed = done
-    points = jax.tree.map(
-        lambda *leaves: jnp.concatenate([jnp.atleast_1d(leaf) for leaf in leaves]), *buffer
-    )
-    optimiser = method.optimiser()
-    falling: optax.Schedule = optax.constant_schedule(1.0)
-    if method.num_annealing:
-        falling = optax.cosine_decay_schedule(
-            1.0, method.num_annealing * method.num_updates, _LAST_RATE
-        )
-
-    def update(state: _State, i: jax.Array) -> tuple[_State, jax.Array]:
-        key = jax.random.fold_in(rng_key, i)
-        batch = method.batch(
-            density, flow, state.params, state.average, points, teacher, num_done + i, key
-        )
-
-        def loss(params: Params) -> jax.Array:
-            terms = [w * o.loss(flow, params, batch) for w, o in method.objectives]
-            return jnp.stack(terms).sum()
-
-        gradient = jax.grad(loss)(state.params)
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
-        rate = method.learning_rate * falling(annealed * method.num_updates + i)
-        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
-        average = optax.incremental_update(params, state.average, 1.0 - method.ema)
-        return _State(params, average, optimiser_state), optax.tree.norm(gradient)
-
-    return jax.lax.scan(update, state, jnp.arange(method.num_updates))

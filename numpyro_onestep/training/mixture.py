@@ -31,13 +31,9 @@ from numpyro_onestep.exploration import (
 )
 from numpyro_onestep.preconditioner import Affine, GaussianFit
 from numpyro_onestep.target import Centredness, Target, constant_centredness, recentred
+from numpyro_onestep.training.ahead import compile_ahead
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
-from numpyro_onestep.training.loop import (
-    TrainedSampler,
-    TrainingHistory,
-    compile_ahead,
-    train_component,
-)
+from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
 from numpyro_onestep.training.methods import Method
 
 # Share of the draws that all components have in equal parts, so that none starves.

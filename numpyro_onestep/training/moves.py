@@ -141,6 +141,14 @@ def _resample(draws: Draws, max_weight: jax.Array, offset: jax.Array) -> jax.Arr
     return jnp.where(max_weight > 0.0, resampled, jnp.arange(num))
 
 
+def move_settings(
+    step_size: jax.Array | np.ndarray, max_weight: float, num_moves: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The settings of `move` in the types that all its callers share: one program for all."""
+    step_size = np.asarray(step_size)
+    return step_size, np.asarray(max_weight, step_size.dtype), np.asarray(num_moves, np.int32)
+
+
 def adapted_step_size(step_size: np.ndarray, acceptance: float) -> np.ndarray:
     """Moves the step size of MALA, `()`, towards its optimal acceptance, 0.574."""
     return np.asarray(step_size * np.exp(acceptance - 0.574), step_size.dtype)

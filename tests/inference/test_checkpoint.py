@@ -70,7 +70,7 @@ def test_a_killed_run_goes_on_to_the_same_result(whole, tmp_path, monkeypatch):
     """In the third round of the second mode: the first one and the exploration are done."""
     number = METHOD_ROUNDS + 3
     path, left = tmp_path / "run.checkpoint", tmp_path / "left"
-    improve = loop._improve
+    improve = loop.improve
 
     def killed(*args):
         # What is written afterwards, a process that is killed does not write.
@@ -81,14 +81,14 @@ def test_a_killed_run_goes_on_to_the_same_result(whole, tmp_path, monkeypatch):
 
     counting, calls = counted(improve)
     monkeypatch.setattr(journal, "SECONDS_BETWEEN", 0.0)
-    monkeypatch.setattr(loop, "_improve", killed)
+    monkeypatch.setattr(loop, "improve", killed)
     with pytest.raises(Killed):
         go(path)
     os.replace(left, path)
     before = len(calls)
     explore, explored = counted(modes.temper)
     monkeypatch.setattr(modes, "temper", explore)
-    monkeypatch.setattr(loop, "_improve", counting)
+    monkeypatch.setattr(loop, "improve", counting)
     resumed = go(path)
     check_same(resumed, whole)
     assert not explored and len(calls) == 2 * METHOD_ROUNDS and before == number - 1
@@ -100,7 +100,7 @@ def left(tmp_path_factory):
     """The file of a run that was interrupted in its third round, and nothing beside it."""
     path = tmp_path_factory.mktemp("left") / "run.checkpoint"
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(loop, "_improve", fail_at(3, KeyboardInterrupt(), loop._improve))
+        context.setattr(loop, "improve", fail_at(3, KeyboardInterrupt(), loop.improve))
         assert go(path)._fit.history.stopped == "interrupted"
     assert os.listdir(path.parent) == [path.name]
     return path

@@ -56,7 +56,7 @@ def fail_at(number, error, function):
     return failing
 
 
-@pytest.mark.parametrize("part", ["_improve", "draw"])
+@pytest.mark.parametrize("part", ["improve", "draw"])
 def test_interrupted_in_the_middle_of_a_round(part, monkeypatch):
     interrupted = fail_at(2, KeyboardInterrupt(), getattr(loop, part))
     monkeypatch.setattr(loop, part, interrupted)
@@ -77,14 +77,14 @@ def test_interrupted_before_there_is_anything(monkeypatch):
 def test_run_time_error_in_a_round(monkeypatch):
     """Out of memory, or a callback of the model that raises: the rounds before it are kept."""
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nand more")
-    monkeypatch.setattr(loop, "_improve", fail_at(2, error, loop._improve))
+    monkeypatch.setattr(loop, "improve", fail_at(2, error, loop.improve))
     inference = run(line, X, Y, options={"method": LONG})
     check_stopped(inference, "RESOURCE_EXHAUSTED: out of memory", 2)
 
 
 def test_run_time_error_in_the_first_round(monkeypatch):
     error = jax.errors.JaxRuntimeError("INTERNAL: callback failed")
-    monkeypatch.setattr(loop, "_improve", fail_at(1, error, loop._improve))
+    monkeypatch.setattr(loop, "improve", fail_at(1, error, loop.improve))
     with pytest.raises(jax.errors.JaxRuntimeError, match="callback failed"):
         run(line, X, Y, options={"method": LONG})
 

@@ -12,6 +12,7 @@ from scipy import stats
 from numpyro_onestep.target import (
     build_target,
     centredness_of,
+    constant_centredness,
     recentred,
     recentred_points,
     starting_points,
@@ -88,13 +89,6 @@ def with_bounds_from_data(y):
     numpyro.sample("y", dist.Normal(x, 1.0).expand([3]).to_event(1), obs=y)
 
 
-def no_loc_scale(target):
-    return {
-        name: jnp.full(target.program.constrained_shapes[name], 0.3)
-        for name in target.program.loc_scale
-    }
-
-
 MODELS = {
     "all families": (all_families, tuple(FAMILIES)),
     "under a hierarchy": (under_a_hierarchy, ("tau",)),
@@ -108,7 +102,7 @@ def test_density_and_sites_are_those_of_the_users_model(name):
     model, scored = MODELS[name]
     users = build_target(KEY, model, (Y,))
     assert users.program.scored == scored
-    target = recentred(users, no_loc_scale(users))
+    target = recentred(users, constant_centredness(users, 0.3))
     u = jax.random.normal(KEY, (4, users.dim))
     x, log_det = users_points(target, u)
     np.testing.assert_allclose(recentred_points(target, x), u, rtol=1e-4, atol=1e-4)
