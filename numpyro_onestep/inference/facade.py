@@ -328,6 +328,9 @@ class OneStepInference(Finished):
     ) -> Any:
         """Draws all sites from the prior, observed values left aside: for prior checks.
 
+        Warns where draws are given the observed values all the same, as in an autoregression on the
+        data.
+
         Args:
             rng_key: a typed or a legacy key.
             *args: arguments of the model, before `run` or for others than its own.

@@ -148,7 +148,9 @@ class Finished(MCMC):
     def sample_posterior_predictive(self, rng_key: jax.Array) -> Any:
         """Draws new observations for every draw of the posterior, into the result.
 
-        Discrete latent sites, which are summed out otherwise, are drawn given the data first.
+        Discrete latent sites, which are summed out otherwise, are drawn given the data first. A
+        series that feeds itself inside `scan` is simulated anew from its start. Warns where draws
+        are given the observed values, as in an autoregression on the data.
 
         Args:
             rng_key: a typed or a legacy key.
@@ -160,6 +162,8 @@ class Finished(MCMC):
         Raises:
             RuntimeError: before `run`.
             ValueError: for a model without observed sites.
+            NotImplementedError: for discrete latent sites that NumPyro cannot draw given the data,
+                as inside `scan`; `predict` draws them from the model.
         """
         run = self._finished()
         groups = posterior_predictive_groups(run, self._names(run.fit.target), rng_key)

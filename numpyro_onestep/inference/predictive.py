@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -10,13 +11,20 @@ import xarray as xr
 
 from numpyro_onestep.inference.run import Run
 from numpyro_onestep.inference_data import SAMPLE_DIMS, AxisNames, make_dataset
-from numpyro_onestep.target import Target, constant_arrays, predictive_draws, prior_draws
+from numpyro_onestep.target import (
+    Target,
+    constant_arrays,
+    drawn_given_data,
+    predictive_draws,
+    prior_draws,
+)
 
 
 def prior_groups(
     target: Target, names: AxisNames, rng_key: jax.Array, num: int
 ) -> dict[str, xr.Dataset]:
     """The groups `prior` and `prior_predictive`, one chain of `num` draws."""
+    _warn_of_data(target)
     latent, observed = prior_draws(target, rng_key, num)
     groups = {"prior": latent, "prior_predictive": observed}
     return {
@@ -30,6 +38,7 @@ def posterior_predictive_groups(
     run: Run, names: AxisNames, rng_key: jax.Array
 ) -> dict[str, xr.Dataset]:
     """The group `posterior_predictive`: new observations for every draw of the posterior."""
+    _warn_of_data(run.fit.target)
     drawn = _predict(run, rng_key, None)
     return {"posterior_predictive": make_dataset(drawn, SAMPLE_DIMS, names)}
 
@@ -41,6 +50,7 @@ def prediction_groups(
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
 ) -> dict[str, xr.Dataset]:
     """The groups `predictions` and `predictions_constant_data`, under other arguments."""
+    _warn_of_data(run.fit.target, arguments)
     drawn = _predict(run, rng_key, arguments)
     given = constant_arrays(run.fit.target, arguments)
     shapes = {name: value.shape[len(SAMPLE_DIMS) :] for name, value in drawn.items()}
@@ -72,3 +82,17 @@ def _predict(
         raise ValueError("expected a model with an observed site to predict; got none")
     shape = run.indices.shape
     return {name: value.reshape((*shape, *value.shape[1:])) for name, value in drawn.items()}
+
+
+def _warn_of_data(
+    target: Target, arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+) -> None:
+    for site, names in drawn_given_data(target, arguments).items():
+        warnings.warn(
+            f"the draws of site '{site}' are given its observed values, not simulated without"
+            f" them: the model computes with the data in {' and '.join(names)}, as an"
+            " autoregression on the observed past does. To simulate whole series, let each value"
+            " follow from the one before: inside `numpyro.contrib.control_flow.scan`, hand on what"
+            " `numpyro.sample` returns in place of the observed value",
+            stacklevel=4,  # the caller of the public method
+        )

@@ -8,6 +8,7 @@ from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
 from numpyro_onestep.target.predictive import (
     constant_arrays,
+    drawn_given_data,
     given_observations,
     predictive_draws,
     prior_draws,
@@ -35,6 +36,7 @@ __all__ = [
     "centredness_of",
     "constant_arrays",
     "constant_centredness",
+    "drawn_given_data",
     "has_other_coordinates",
     "given_observations",
     "log_prior_by_site",

@@ -12,6 +12,7 @@ from numpyro.infer import Predictive
 
 from numpyro_onestep.target.arguments import named_arrays
 from numpyro_onestep.target.base import Target
+from numpyro_onestep.target.simulated import Simulated, fed_back
 from numpyro_onestep.target.traces import is_discrete
 
 Arrays = dict[str, np.ndarray]
@@ -27,8 +28,7 @@ def prior_draws(target: Target, rng_key: jax.Array, num: int) -> tuple[Arrays, A
         NotImplementedError: NumPyro's own, for a site without a proper prior.
     """
     args, kwargs = target.arguments
-    model = handlers.uncondition(_model(target))
-    drawn = Predictive(model, num_samples=num)(rng_key, *args, **kwargs)
+    drawn = Predictive(Simulated(_model(target)), num_samples=num)(rng_key, *args, **kwargs)
     sites = {name: np.asarray(value) for name, value in drawn.items() if value.size}
     observed = set(target.observed_data)
     return (
@@ -57,18 +57,28 @@ def predictive_draws(
 
     Returns:
         Values of the sites that the target observes, `(n, *event)`.
+
+    Raises:
+        NotImplementedError: for discrete latent sites that NumPyro cannot draw given the data.
     """
     key_discrete, key_new = jax.random.split(rng_key)
     latent = {name: samples[name] for name in target.program.constrained_shapes}
     model = _model(target)
     args, kwargs = target.arguments if arguments is None else arguments
     if target.enumerates and arguments is None:
-        inferred = Predictive(model, latent, infer_discrete=True)(key_discrete, *args, **kwargs)
-        discrete = {k: v for k, v in inferred.items() if k in _discrete_sites(target)}
-        latent = {**latent, **discrete}
+        discrete = _discrete_sites(target)
+        infer = Predictive(model, latent, infer_discrete=True)
+        try:
+            inferred = infer(key_discrete, *args, **kwargs)
+        except Exception as error:  # from inside funsor, and of any kind
+            raise NotImplementedError(
+                f"NumPyro cannot draw the discrete sites {sorted(discrete)} given the data, as it"
+                " cannot inside `scan`. Draws of whole new data, with these sites drawn from the"
+                " model, are to be had by `predict`, which takes the model's arguments"
+            ) from error
+        latent |= {name: value for name, value in inferred.items() if name in discrete}
     names = list(target.observed_data)
-    unconditioned = handlers.uncondition(model)
-    drawn = Predictive(unconditioned, latent, return_sites=names)(key_new, *args, **kwargs)
+    drawn = Predictive(Simulated(model), latent, return_sites=names)(key_new, *args, **kwargs)
     return {name: np.asarray(value) for name, value in drawn.items()}
 
 
@@ -81,6 +91,17 @@ def constant_arrays(target: Target, arguments: tuple[tuple[Any, ...], dict[str, 
     observed = set(named_arrays(model, target.arguments)) - set(target.constant_data)
     named = named_arrays(model, arguments)
     return {name: array for name, array in named.items() if name not in observed}
+
+
+def drawn_given_data(
+    target: Target, arguments: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+) -> dict[str, list[str]]:
+    """Observed sites whose draws depend on their own observed values, and through which arguments.
+
+    Autoregressions that take the past from the data are such models; see `target.simulated`.
+    """
+    arguments = target.arguments if arguments is None else arguments
+    return fed_back(target.program.model, arguments, list(target.observed_data))
 
 
 def given_observations(target: Target) -> Callable[[dict[str, Any]], Any]:
