@@ -18,13 +18,16 @@ DRAWS = (2, 50)
 Y = np.array([1.0, 2.0, 4.0])
 
 
-def make(log_evidence, se=0.01, *, y=Y, digest="same", level=0.0, **attrs):
+def make(log_evidence, se=0.01, *, y=Y, digest="same", level=0.0, log_weight=(0.0,) * 100, **attrs):
     """A result with this evidence, whose predictive draws are all `level`."""
     return ind.build(
         posterior={"mu": np.zeros(DRAWS)},
         sample_stats={"log_evidence": log_evidence, "log_evidence_se": se},
         importance={},
-        importance_weights={"log_weight": np.zeros(100), "psis_log_weight": np.zeros(100)},
+        importance_weights={
+            "log_weight": np.array(log_weight),
+            "psis_log_weight": np.array(log_weight),
+        },
         training={},
         attrs={"verdict": "reliable", "verdict_reasons": [], "data_digest": digest, **attrs},
         observed_data={"y": y},
@@ -106,6 +109,14 @@ REFUSED = {
         "model 'b': expected a finite log evidence.*Site 'm' is improper",
     ),
     "infinite evidence": ({"a": make(-np.inf), "b": make(-1.0)}, "model 'a': expected a finite"),
+    "an unknown weight": (
+        {"a": make(np.nan, np.inf, log_weight=[0.0, np.inf, -np.inf]), "b": make(-1.0)},
+        r"model 'a': .*got nan \+- inf. At 1 of its 3 draws the log weight is NaN or \+inf",
+    ),
+    "no weight": (
+        {"a": make(-np.inf, np.inf, log_weight=[-np.inf] * 3), "b": make(-1.0)},
+        "model 'a': .*got -inf .*All of its weights are zero",
+    ),
     "infinite error": ({"a": make(-1.0, np.inf), "b": make(-1.0)}, "model 'a': expected a finite"),
     "a number": ({"a": make(-1.0), "b": -3.0}, "model 'b': expected a result of `run`.*float"),
     "twice one name": ({1: make(-1.0), "1": make(-1.0)}, "names that differ"),

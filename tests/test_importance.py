@@ -383,9 +383,28 @@ def test_draws_without_weight_do_not_spoil_estimates():
     assert imp.weighted_mean(x, log_w).value == 2.0
     assert imp.weighted_sd(x, log_w).value == 1.0
     assert imp.weighted_quantile(x[:2], 0.9, log_w[:2]).value == 3.0
-    assert np.isnan(imp.weighted_mean(x, np.full(4, np.nan)).value)
+    assert np.isnan(imp.weighted_mean(x, np.full(4, -np.inf)).value)
     constant = imp.weighted_sd(np.full(4, 2.0), np.zeros(4))
     assert constant.value == 0.0 and constant.mcse == 0.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_nobody_knows_are_refused(bad):
+    """One of a hundred, in every estimate that could leave it out without a word."""
+    x, log_w = np.arange(100.0), np.zeros(100)
+    # Weights of zero are known: half of them halve the evidence, and change the mean.
+    log_w[:50] = -np.inf
+    assert imp.evidence(log_w).log_evidence == pytest.approx(np.log(0.5))
+    assert imp.weighted_mean(x, log_w).value == 74.5
+    log_w[7] = bad
+    for estimate in (
+        lambda: imp.weighted_mean(x, log_w),
+        lambda: imp.weighted_sd(x, log_w),
+        lambda: imp.weighted_quantile(x, 0.5, log_w),
+    ):
+        with pytest.raises(ValueError, match=r"got NaN or \+inf at 1 of 100 draws"):
+            estimate()
+    assert np.isnan(imp.evidence(log_w).log_evidence)
 
 
 def test_signed_estimates_are_exact_where_the_map_folds():

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from numpyro_onestep.inference_data import (
     INFERENCE_LIBRARY,
     group_dataset,
@@ -97,7 +99,7 @@ def _read(name: str, model: Any) -> ModelEvidence:
     if not (math.isfinite(log_evidence) and math.isfinite(se) and se >= 0.0):
         raise ValueError(
             f"model {name!r}: expected a finite log evidence with a finite error; got"
-            f" {log_evidence} +- {se}. {note}".rstrip()
+            f" {log_evidence} +- {se}. {_weights(result)}{note}".rstrip()
         )
     return ModelEvidence(
         name=name,
@@ -110,6 +112,19 @@ def _read(name: str, model: Any) -> ModelEvidence:
         observed=_observed(result),
         result=result,
     )
+
+
+def _weights(result: Any) -> str:
+    """What is wrong with the weights of a result without an evidence, if anything is."""
+    if "importance" not in group_names(result):
+        return ""
+    log_weight = group_dataset(result, "importance")["log_weight"].to_numpy()
+    if unknown := int(np.sum(np.isnan(log_weight) | np.isposinf(log_weight))):
+        return (
+            f"At {unknown} of its {log_weight.size} draws the log weight is NaN or +inf, as the"
+            " log-density is there, and nobody knows what they add to the evidence. "
+        )
+    return "All of its weights are zero. " if np.isneginf(log_weight).all() else ""
 
 
 def _result(name: str, model: Any) -> Any:

@@ -10,7 +10,8 @@ so that `E[sigma w] = Z` even where the map folds. Three kinds of weight need ca
 
 * `log_weight = -inf` is a weight of zero: the target has no mass there. Legitimate.
 * `log_weight = NaN` or `+inf` is a weight nobody knows. It is never taken for zero in silence:
-  it is counted by :func:`finite_share` and makes the evidence NaN.
+  it is counted by :func:`finite_share`, makes the evidence NaN, and is refused by weighted means
+  and quantiles and by resampling.
 * `sign = -1` is a folded draw: it belongs in sums (means, evidence) with its sign, and can be no
   member of an equally weighted sample.
 
@@ -30,6 +31,7 @@ from .resampling import (
 )
 from .weights import (
     ESS,
+    check_known,
     elbo,
     ess,
     finite_share,
@@ -47,6 +49,7 @@ __all__ = [
     "IMHChains",
     "allowing_for_missed",
     "bridge",
+    "check_known",
     "elbo",
     "ess",
     "evidence",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .weights import scaled_weights
+from .weights import check_known, check_weights, scaled_weights
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ def weighted_mean(
     """Posterior mean of `values` (S, *event) under weights (S,). NaN without positive weight.
 
     Raises:
-        ValueError: if `values` does not start with the axis of the draws.
+        ValueError: if `values` does not start with the axis of the draws, or if a weight is unknown
+            (NaN, +inf): its draw would be left out in silence.
     """
     array, probability = _normalise(values, log_weight, sign)
     mean = np.tensordot(probability, array, axes=1)
@@ -97,7 +98,9 @@ def _normalise(
     values: ArrayLike, log_weight: ArrayLike, sign: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values as float64 and signed weights that sum to one; draws of weight zero are silenced."""
-    weight, _ = scaled_weights(log_weight, sign)
+    log_w, signs = check_weights(log_weight, sign)
+    check_known(log_w)
+    weight, _ = scaled_weights(log_w, signs)
     array = np.asarray(values, dtype=np.float64)
     if array.ndim < 1 or array.shape[0] != weight.size:
         raise ValueError(f"expected values of shape ({weight.size}, ...); got {array.shape}")

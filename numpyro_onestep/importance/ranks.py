@@ -24,7 +24,9 @@ def weighted_ranks(
     is `(r + U) / (S + 1)`, `r` the rank of Talts et al. (2018, theorem 1), and exactly uniform
     where truth and draws have the same distribution.
 
-    A rank is NaN where a draw that has weight has no value, or where no draw has a weight.
+    Unknown weights (NaN, +inf) count as zero, as everywhere in equally weighted draws: whether that
+    is right is what ranks show. A rank is NaN where a draw that has weight has no value, or where
+    no draw has a weight.
 
     Raises:
         ValueError: if the shapes do not belong together.

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .weights import check_weights, is_finite_weight
+from .weights import check_known, check_weights, is_finite_weight
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,7 @@ def top_k_indices(
 def _probabilities(log_weight: ArrayLike, num: int) -> np.ndarray:
     log_w, _ = check_weights(log_weight)
     _check_count("num", num)
-    if not np.all(is_finite_weight(log_w)):
-        raise ValueError("expected log weights that are finite or -inf; got NaN or +inf")
+    check_known(log_w)
     top = log_w.max()
     if top == -np.inf:
         raise ValueError("expected at least one positive weight; got none")

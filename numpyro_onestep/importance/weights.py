@@ -47,6 +47,20 @@ def is_finite_weight(log_weight: np.ndarray) -> np.ndarray:
     return ~(np.isnan(log_weight) | np.isposinf(log_weight))
 
 
+def check_known(log_weight: np.ndarray) -> None:
+    """Refuse weights that nobody knows, for estimates that have no way to say so.
+
+    Raises:
+        ValueError: for NaN and +inf, with their number.
+    """
+    if unknown := int(np.sum(~is_finite_weight(log_weight))):
+        raise ValueError(
+            "expected log weights that are finite or, for a weight of zero, -inf; got NaN or +inf"
+            f" at {unknown} of {log_weight.size} draws, where the log-density is not known and"
+            " neither is what is weighted by it"
+        )
+
+
 def scaled_weights(
     log_weight: ArrayLike, sign: ArrayLike | None = None
 ) -> tuple[np.ndarray, float]:

@@ -250,6 +250,9 @@ class Finished(MCMC):
 
         Returns:
             A table with one row per scalar.
+
+        Raises:
+            ValueError: for unknown sites, or where the weight of a draw is NaN or +inf.
         """
         self._warn_of_weights()
         ratio = power_log_ratio(self._finished(), prior_power, likelihood_power)
@@ -266,7 +269,8 @@ class Finished(MCMC):
             `value` and `mcse`, both of that shape.
 
         Raises:
-            ValueError: if the function returns another number of values.
+            ValueError: if the function returns another number of values, or where the weight of a
+                draw is NaN or +inf.
 
         Example:
             >>> inference.expectation(lambda sites: sites["tau"] > 5.0).value

@@ -46,6 +46,9 @@ def power_log_ratio(run: Run, prior: float, likelihood: float) -> np.ndarray:
     if likelihood != 1.0:
         for value in pointwise_log_likelihood(target, x).values():
             ratio += (likelihood - 1.0) * value.reshape(len(ratio), -1).sum(1, dtype=np.float64)
+    if min(prior, likelihood) > 0.0:
+        # Zero stays zero; of a power of zero no weight of zero is left, and nobody knows it.
+        ratio[np.isneginf(run.draws.log_weight)] = 0.0
     log_weight = run.draws.log_weight + ratio
     pareto_k, num = psis(log_weight)[1], ess(log_weight, run.draws.sign).count
     if pareto_k > pareto_k_threshold(len(ratio)) or num < MIN_USABLE_ESS:

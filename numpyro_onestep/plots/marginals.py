@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from numpyro_onestep.importance import scaled_weights, weighted_quantile
+from numpyro_onestep.importance import check_known, scaled_weights, weighted_quantile
 from numpyro_onestep.inference_data import group_dataset, is_result, scalar_labels
 from numpyro_onestep.plots.shown import ShownFigure
 
@@ -115,6 +115,8 @@ def _read(name: str, source: Any) -> _Source:
             f"expected draws of {name!r} with one number of them, and as many weights; got shapes"
             f" { {site: value.shape for site, value in arrays.items()} }"
         )
+    if log_weight is not None:
+        check_known(np.asarray(log_weight, np.float64))
     weight = np.ones(num) if log_weight is None else scaled_weights(log_weight, sign)[0]
     if not weight.sum() > 0.0:
         raise ValueError(f"expected draws of {name!r} with positive weights; got none")

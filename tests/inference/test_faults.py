@@ -10,8 +10,9 @@ from quick import QUICK, X, Y, line, run, stat
 from scipy import integrate, stats
 from test_bad_runs import LONG, check_stopped
 
-from numpyro_onestep import OneStepInference
+from numpyro_onestep import OneStepInference, compare_evidence
 from numpyro_onestep.exploration import modes
+from numpyro_onestep.inference.summary import format_summary
 from numpyro_onestep.training import loop
 from numpyro_onestep.training.methods import resample_move
 
@@ -41,6 +42,43 @@ def test_nan_gradients():
     right = error <= max(4.0 * stat(inference, "log_evidence_se"), 1e-3)
     right &= abs(below - stats.norm.cdf(0.5) / truth) <= noise
     assert right or inference.verdict.label == "unreliable", inference.verdict.reasons
+
+
+def hole(value):
+    """A density that is `value` times the standard normal beyond 2.5, where 0.6 % of it lie."""
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    numpyro.factor("hole", jnp.where(x > 2.5, value, 0.0))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_nobody_knows(value):
+    """A few draws of unknown weight: no number is given that needs them, and it is said why."""
+    inference = run(hole, value)
+    samples, log_weight = inference.get_weighted_samples()
+    unknown = np.asarray(samples["x"]) > 2.5
+    assert unknown.any() and not np.isfinite(log_weight[unknown]).any()
+    assert np.isnan(stat(inference, "log_evidence")) and inference.verdict.label != "reliable"
+    assert any("log-density is NaN or infinite" in r for r in inference.verdict.reasons)
+    with pytest.raises(ValueError, match=f"got NaN or .inf at {unknown.sum()} of "):
+        inference.weighted_summary()
+    with pytest.raises(ValueError, match="got NaN or .inf at "):
+        inference.expectation(lambda sites: sites["x"])
+    with pytest.raises(ValueError, match="model 'a': expected a"):
+        compare_evidence({"a": inference, "b": inference})
+    assert np.max(inference.get_samples()["x"]) <= 2.5
+    assert "not available" in format_summary(inference.inference_data)
+
+
+def test_weights_of_zero_are_known():
+    inference = run(hole, -np.inf)
+    samples, log_weight = inference.get_weighted_samples()
+    beyond = np.asarray(samples["x"]) > 2.5
+    assert beyond.any() and np.isneginf(log_weight[beyond]).all()
+    error = stat(inference, "log_evidence") - stats.norm.logcdf(2.5)
+    assert abs(error) < 4.0 * stat(inference, "log_evidence_se")
+    mean = inference.expectation(lambda sites: sites["x"])
+    truth = -stats.norm.pdf(2.5) / stats.norm.cdf(2.5)
+    assert abs(mean.value - truth) < 4.0 * mean.mcse
 
 
 def fail_at(number, error, function):

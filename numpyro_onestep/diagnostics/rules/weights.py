@@ -31,8 +31,9 @@ def _mostly_unknown(checks: Checks) -> str:
 def _some_unknown(checks: Checks) -> str:
     return (
         f"{percent(1 - checks.finite_share)} of the {checks.num_draws} draws have an unknown"
-        " weight, because the log-density is NaN or infinite there. They are left out, which is"
-        " right only where the posterior has no mass, and no evidence is reported."
+        " weight, because the log-density is NaN or infinite there. The posterior chains leave them"
+        " out, which is right only where the posterior has no mass; no evidence and no weighted"
+        " summary is reported."
     )
 
 
