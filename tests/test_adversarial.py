@@ -48,6 +48,9 @@ SHARP = {
     "stochastic_volatility",
     "horseshoe",
     "spike_and_slab",
+    "one_factor",
+    "beta_groups",
+    "poisson_groups",
 }
 # Draws of the prior where one in 10^5 has nearly all of the weight, and where each takes long.
 NUM_DRAWS = {"multi_well": 2_000_000, "student_mixture": 4000}
@@ -114,7 +117,7 @@ def test_rows(adversarial):
         ("reliable", np.nan, 0.5, "WRONG"),
         ("rescued", 0.05, 0.5, "right"),
         ("rescued", 0.0, 0.4, "WRONG"),
-        ("usable_with_weights", -0.7, 0.5, "refused"),
+        ("usable_with_weights", -0.7, 0.5, "WRONG"),
         ("unreliable", np.nan, 0.0, "refused"),
     ],
 )

@@ -10,9 +10,10 @@ from scipy import stats
 
 from numpyro_onestep import exploration
 from numpyro_onestep.exploration import Component, Partition, explore, survey, temper
-from numpyro_onestep.exploration.modes import bhattacharyya
+from numpyro_onestep.exploration.modes import bhattacharyya, has_valley
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import build_target
+from numpyro_onestep.training import ResampleMove
 
 
 def conjugate(y):
@@ -46,6 +47,21 @@ def needle(dim, width):
 def many_data(y):
     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
     numpyro.sample("y", dist.Normal(mu, 1.0).to_event(1), obs=y)
+
+
+LOADING = np.array([1.0, -0.8, 0.6, 0.9])
+
+
+def one_factor(y):
+    """The sign of all loadings and scores together is not identified."""
+    loading = numpyro.sample("loading", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
+    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+    score = numpyro.sample("score", dist.Normal(0.0, 1.0).expand([len(y)]).to_event(1))
+    numpyro.sample("y", dist.Normal(score[:, None] * loading, noise).to_event(2), obs=y)
+
+
+def heavy():
+    numpyro.sample("x", dist.StudentT(1.5, 0.0, 1.0))
 
 
 class NoSample(dist.Normal):
@@ -184,7 +200,31 @@ def test_finds_both_modes(model, distance):
 
 def test_one_mode_is_one(target):
     found = explore(target, jax.random.key(1), 4, 64)
-    assert len(found.modes) == 1 and len(found.rivals) == 3
+    # The fits from other starts are the same one: they bear no witness of anything else.
+    assert len(found.modes) == 1 and not found.rivals
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_finds_mirrored_modes_in_many_dimensions(seed):
+    """Tempering alone leaves less than a tenth of the particles in one of the two."""
+    y = LOADING * np.random.default_rng(7).normal(size=(30, 1))
+    y += np.random.default_rng(8).normal(0.0, 0.5, y.shape)
+    target = build_target(jax.random.key(0), one_factor, (y,))
+    found = explore(target, jax.random.key(seed), ResampleMove().num_starts, 64)
+    a, b = (np.asarray(fit.affine.mean) for fit in found.modes)
+    noise = target.dim - 31
+    assert (a * b < 0.0).mean() > 0.8 and abs(a[noise] - b[noise]) < 0.1
+    assert abs(found.modes[0].bound - found.modes[1].bound) < 0.3
+
+
+def test_valleys():
+    """Between two hills; not on the way down a heavy tail, nor where there is no density."""
+    ends = np.array([[25.0], [4.0], [-3.0], [33.0]], np.float32)
+    target = build_target(jax.random.key(0), hidden, (30.0,))
+    found = has_valley(target, jnp.zeros(1), ends)
+    assert found.tolist() == [True, False, False, True]
+    target = build_target(jax.random.key(0), heavy)
+    assert not has_valley(target, jnp.zeros(1), 10.0 * ends).any()
 
 
 def test_bhattacharyya():

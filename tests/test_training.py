@@ -105,6 +105,23 @@ def test_one_point_far_out_takes_no_others_place(target):
     assert float(jnp.linalg.norm(moved.points - points, axis=1)[1:].max()) < 3.0
 
 
+def test_an_unknown_score_is_found_by_the_first_transition(target):
+    points = jax.random.normal(jax.random.key(4), (200, 2))
+    affine = Affine(jnp.zeros(2), jnp.eye(2))
+    value, score = value_and_score(target, affine, points)
+    unknown = jnp.full_like(score, jnp.nan)
+    draws = Draws(points, points, value, unknown, jnp.zeros(200), jnp.ones(200))
+
+    def moved(times):
+        settings = (jnp.asarray(0.1), jnp.asarray(0.0), jnp.asarray(times), jax.random.key(5))
+        return move(target, affine, draws, *settings)
+
+    np.testing.assert_array_equal(moved(1).points, points)
+    np.testing.assert_allclose(moved(1).score, score, rtol=1e-4, atol=1e-4)
+    assert float(moved(1).acceptance) == 0.0
+    assert (moved(2).points != points).mean() > 0.9
+
+
 def test_resampling_follows_the_weights(target):
     """Without moves to speak of, points are drawn by weight; folded and unknown ones never."""
     num = 1000

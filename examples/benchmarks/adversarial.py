@@ -9,8 +9,8 @@ Every run is a fresh process with the default settings, and ends in one of four 
   that the effective draws allow (0.03 at least), and the verdict lets the result be used: the
   posterior draws where it says `reliable` or `rescued`, the weighted ones where
   `usable_with_weights`;
-* refused: the verdict is any other, and the above does not hold; or an error was raised;
-* WRONG: the verdict is `reliable` or `rescued`, and the above does not hold. There must be none;
+* refused: the verdict is `unreliable`, or an error was raised;
+* WRONG: the verdict is any other, and the above does not hold. There must be none;
 * failed: no result within the time allowed.
 """
 
@@ -26,11 +26,17 @@ from pathlib import Path
 import numpy as np
 
 import hard_data
+import hard_groups
 import hard_modes
 import hard_shapes
 from hard import HardRow, Marginal, Samples, Truth
 
-ROWS: tuple[HardRow, ...] = (*hard_shapes.ROWS, *hard_modes.ROWS, *hard_data.ROWS)
+ROWS: tuple[HardRow, ...] = (
+    *hard_shapes.ROWS,
+    *hard_modes.ROWS,
+    *hard_data.ROWS,
+    *hard_groups.ROWS,
+)
 CLASSES = ("right", "refused", "WRONG", "failed")
 # Verdicts that let the posterior draws and the evidence be used as they are.
 CLAIMS = ("reliable", "rescued")
@@ -74,9 +80,9 @@ def classify(truth: Truth, finding: Finding) -> str:
     error = abs(finding.log_z - truth.log_z)
     right = error <= max(LOG_Z_ERROR, NUM_SE * finding.se)
     right &= worst_marginal(truth.marginals, finding)[0] <= 1.0
-    if finding.verdict in CLAIMS:
-        return "right" if right else "WRONG"
-    return "right" if right and finding.verdict == "usable_with_weights" else "refused"
+    if finding.verdict == "unreliable":
+        return "refused"
+    return "right" if right else "WRONG"
 
 
 def find(row: HardRow, seed: int, *, num_samples: int, **options) -> tuple[Finding, list[str]]:

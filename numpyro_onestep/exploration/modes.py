@@ -23,7 +23,7 @@ from scipy.linalg import solve_triangular
 from numpyro_onestep.exploration.survey import survey
 from numpyro_onestep.exploration.tempering import Particles, temper
 from numpyro_onestep.preconditioner import START_SCALE, Affine, GaussianFit, fit_gaussian
-from numpyro_onestep.target import Target, starting_points
+from numpyro_onestep.target import Target, over_points, starting_points
 
 # Equal normal densities are that far apart at 4 standard deviations; there the log-density at half
 # the way is 1.3 below the ends.
@@ -33,6 +33,8 @@ _NUM_BETWEEN = 33
 # Modes with a smaller share of the evidence, by their lower bounds, change nothing that anyone
 # reports.
 _NEGLIGIBLE = 1e-4
+# A fit this close to a mode's bears no witness of anything else: 95 % of the two overlap.
+_SAME = 0.05
 # A Gaussian fit with a standard deviation beyond this has found no posterior.
 _MAX_SCALE = 1e10
 # Fits in a row without a new mode after which the search ends, and at least as many as there are
@@ -57,7 +59,7 @@ class Exploration:
     Attributes:
         particles: the tempered population, or every so many of it.
         modes: one fit per separate mode, the best first; at least one.
-        rivals: the other fits.
+        rivals: the other fits, without those that are nearly a mode's.
         unreached: share of the particles, in [0, 1], that no fit reaches.
         too_many: whether there are more modes than wanted.
         num_gradients: gradients of the target that the fits took, and evaluations of the particles.
@@ -103,7 +105,9 @@ def explore(
     starts = starting_points(target, key_start, _NUM_INITIAL)
     surveyed = survey(target, starts, key_prior)
     particles = temper(target, surveyed, key_temper, deadline=deadline)
-    search = _Search(target, np.asarray(starts), particles, max_modes, known)
+    # As many densities on the way from a mode to the particles as the survey had.
+    num_ways = min(max(len(surveyed.points) // _NUM_BETWEEN, 1), len(particles.points))
+    search = _Search(target, np.asarray(starts), particles, max_modes, known, num_ways)
     for fit in fitted:
         search.add(fit)
     stopped = ""
@@ -132,6 +136,7 @@ class _Search:
         particles: Particles,
         max_modes: int,
         known: Sequence[jax.Array],
+        num_ways: int,
     ) -> None:
         self.target = target
         self.max_modes = max_modes
@@ -147,6 +152,11 @@ class _Search:
         usable = np.isfinite(self._points).all(axis=1) & np.isfinite(self._log_density)
         self._usable = usable
         self._reached, self._tried = ~usable, ~usable
+        # Without a valley on the way from some mode, as far as anyone has looked; and from which
+        # modes somebody has.
+        self._uphill = np.zeros(len(usable), bool)
+        self._looked: set[int] = set()
+        self._num_ways = num_ways
         self._without_news = 0
         self._num_initial = 0
 
@@ -163,19 +173,42 @@ class _Search:
     def next_start(self) -> tuple[np.ndarray, np.ndarray]:
         """Where a fit starts and with which standard deviations, `(dim,)` each.
 
-        Known points; the densest particle that no fit has reached, with the scale of those around
-        it; the strategy's points. The two last in turns, once the particles bring no news.
+        Known points; a particle that no fit has reached, with the scale of those around it: the
+        densest beyond a valley, if any, or the densest of all; the strategy's points. The two last
+        in turns, once the particles bring no news.
         """
         usual = np.full_like(self._starts[0], START_SCALE)
+        # In every run, needed or not: what a run has compiled serves its refits.
+        self._look_for_valleys()
         if self._known:
             return self._known.pop(), usual
         open_ = ~self._reached & ~self._tried
         if self._without_news % 2 == 1 or not open_.any():
             self._num_initial += 1
             return self._starts[(self._num_initial - 1) % len(self._starts)], usual
-        best = int(np.argmax(np.where(open_, self._log_density, -np.inf)))
+        beyond = open_ & ~self._uphill
+        wanted = beyond if beyond.any() else open_
+        best = int(np.argmax(np.where(wanted, self._log_density, -np.inf)))
         self._tried[best] = True
         return self._points[best].astype(usual.dtype), self._scale_at(best).astype(usual.dtype)
+
+    def _look_for_valleys(self) -> None:
+        """Finds out which particles lie beyond a valley from the modes that are new.
+
+        In many dimensions tempering leaves particles in the outskirts, where no fit reaches them,
+        but the way to their own mode leads uphill.
+        """
+        for index in self.modes:
+            left = np.flatnonzero(self._usable & ~self._uphill)
+            if index in self._looked or not left.size:
+                continue
+            self._looked.add(index)
+            densest = left[np.argsort(-self._log_density[left])][: self._num_ways]
+            # Repeated to one length: one program.
+            ends = self._points[np.resize(densest, self._num_ways)].astype(self._starts.dtype)
+            beyond = has_valley(self.target, self.fits[index].affine.mean, ends)
+            self._uphill[left] = True
+            self._uphill[densest] = ~beyond[: len(densest)]
 
     def _scale_at(self, index: int) -> np.ndarray:
         """Standard deviations `(dim,)` of the particles next to one of them."""
@@ -230,7 +263,11 @@ class _Search:
         return Exploration(
             particles=_thinned(self.particles),
             modes=chosen,
-            rivals=tuple(fit for i, fit in enumerate(self.fits) if i not in modes),
+            rivals=tuple(
+                fit
+                for i, fit in enumerate(self.fits)
+                if i not in modes and _is_finite(fit) and _is_apart(fit, chosen)
+            ),
             unreached=self.unreached,
             too_many=len(self.modes) > self.max_modes,
             num_gradients=(
@@ -251,6 +288,10 @@ def _is_finite(fit: GaussianFit) -> bool:
     # Along a direction in which the density has no end, the scale doubles with every few steps.
     scale = np.abs(np.asarray(fit.affine.factor)).max()
     return bool(scale < _MAX_SCALE) and math.isfinite(fit.bound)
+
+
+def _is_apart(fit: GaussianFit, modes: Sequence[GaussianFit]) -> bool:
+    return min(bhattacharyya(mode.affine, fit.affine) for mode in modes) > _SAME
 
 
 def _whiten(affine: Affine, x: np.ndarray) -> np.ndarray:
@@ -284,3 +325,18 @@ def bhattacharyya(a: Affine, b: Affine) -> float:
 @jax.jit
 def _profile(target: Target, a: jax.Array, b: jax.Array, share: jax.Array) -> jax.Array:
     return jax.vmap(lambda s: target.log_density((1.0 - s) * a + s * b))(share)
+
+
+def has_valley(target: Target, start: jax.Array, ends: np.ndarray) -> np.ndarray:
+    """Whether the log-density dips below both ends on the way from a point to others, `(n,)`."""
+    share = jnp.linspace(0.0, 1.0, _NUM_BETWEEN, dtype=ends.dtype)
+    values = np.asarray(_profiles(target, start, ends, share), np.float64)
+    lower_end = np.minimum(values[:, 0], values[:, -1])
+    return np.where(np.isfinite(values), values, -np.inf).min(axis=1) < lower_end - _DIP
+
+
+@jax.jit
+def _profiles(target: Target, start: jax.Array, ends: jax.Array, share: jax.Array) -> jax.Array:
+    between = start + share[:, None] * (ends[:, None, :] - start)
+    points = between.reshape(-1, between.shape[-1])
+    return over_points(target.log_density, target, points).reshape(len(ends), len(share))

@@ -147,7 +147,8 @@ def _moved(
     walks = []
     for c, part, rows in by_component(parts, chosen, chunk):
         start = jax.tree.map(lambda leaf, at=origin[rows]: np.asarray(leaf)[at], first[c])
-        walks.append(walk_from(part, start, rows, jax.random.fold_in(rng_key, c)))
+        walk, _ = walk_from(part, start, rows, jax.random.fold_in(rng_key, c))
+        walks.append(walk)
     walk = joined(walks, chosen)
     found = coverage(
         log_weight,

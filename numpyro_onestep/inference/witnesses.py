@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep import flow as flows
+from numpyro_onestep.diagnostics.limits import MIN_MISSED
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import evidence
 from numpyro_onestep.inference.drawing import Part, WeightedDraws
@@ -30,6 +31,10 @@ from numpyro_onestep.training import (
 _MARGIN = 1.0
 # Transitions of a walk: as many as it took to enter the dropped neck of a funnel.
 NUM_MOVES = 20
+# Particles that have not settled walk on, twice as long each time while that helps: in a hundred
+# dimensions tempering leaves many of them in the outskirts.
+_MAX_MOVES = 640
+_HELPS = 0.75
 # Transitions of the points of a rival, which start where the sampler was not.
 NUM_RIVAL_MOVES = 5
 
@@ -60,16 +65,23 @@ def by_component(
             yield c, part, np.resize(mine, chunk)
 
 
-def walk_from(part: Part, start: Draws, rows: np.ndarray, rng_key: jax.Array) -> Walk:
-    """Moves the points in `start`, which are the `rows` of some array, without resampling."""
-    moved = _move(part.target, part.sampler.affine, start, part.sampler, 0.0, NUM_MOVES, rng_key)
+def walk_from(
+    part: Part, start: Draws, rows: np.ndarray, rng_key: jax.Array, num_moves: int = NUM_MOVES
+) -> tuple[Walk, Draws]:
+    """Moves the points in `start`, which are the `rows` of some array, without resampling.
+
+    Beside the walk it returns where another one may go on.
+    """
+    moved = _move(part.target, part.sampler.affine, start, part.sampler, 0.0, num_moves, rng_key)
     log_weight, known = log_weight_at(part.steps, moved.points, moved.log_density)
-    return Walk(
+    walk = Walk(
         np.asarray(log_weight, np.float64) - part.log_share,
         np.asarray(known),
         rows[np.asarray(moved.ancestors)],
         float(moved.acceptance),
     )
+    end = start._replace(image=moved.points, log_density=moved.log_density, score=moved.score)
+    return walk, end
 
 
 def joined(walks: Sequence[Walk], label: np.ndarray) -> Walk:
@@ -139,6 +151,8 @@ def particle_share(
     """Share of the particles of the exploration that lead out of the sampler's reach.
 
     They are moved along the posterior first: tempering alone leaves some of them in its outskirts.
+    What is out of reach after a walk may be on its way; it counts once a longer walk does not bring
+    it back. Walks leave the posterior invariant: a part that the sampler misses keeps its share.
     """
     known = np.flatnonzero(np.isfinite(mixture.particle_log_density))
     if not known.size:
@@ -146,18 +160,29 @@ def particle_share(
     points, log_density = mixture.particles[known], mixture.particle_log_density[known]
     log_rho = _log_responsibility(mixture, points)
     label = _labels(log_rho, rng_key)
-    walks = []
-    for c, part, rows in by_component(parts, label, len(first[0].base)):
-        affine = part.sampler.affine
-        start = first[c]._replace(
-            image=affine.inverse(points[rows]),
-            log_density=log_density[rows] + log_rho[rows, c] + np.asarray(affine.log_det),
-            # A chain may have any drift at the point it starts from.
-            score=jnp.zeros_like(first[c].score),
+    groups = list(by_component(parts, label, len(first[0].base)))
+    starts = [
+        first[c]._replace(
+            image=part.sampler.affine.inverse(points[rows]),
+            log_density=log_density[rows]
+            + log_rho[rows, c]
+            + np.asarray(part.sampler.affine.log_det),
+            score=jnp.full_like(first[c].score, jnp.nan),
         )
-        walks.append(walk_from(part, start, rows, jax.random.fold_in(rng_key, c)))
-    walk = joined(walks, label)
-    return float(np.mean(_is_beyond(draws, walk.log_weight, walk.known)))
+        for c, part, rows in groups
+    ]
+    share, num_moves = np.inf, NUM_MOVES
+    while True:
+        walks = []
+        for i, (c, part, rows) in enumerate(groups):
+            key = jax.random.fold_in(jax.random.fold_in(rng_key, c), num_moves)
+            walk, starts[i] = walk_from(part, starts[i], rows, key, num_moves)
+            walks.append(walk)
+        walk = joined(walks, label)
+        before, share = share, float(np.mean(_is_beyond(draws, walk.log_weight, walk.known)))
+        if share <= MIN_MISSED or share > _HELPS * before or 2 * num_moves > _MAX_MOVES:
+            return share
+        num_moves *= 2
 
 
 def _log_responsibility(mixture: TrainedMixture, points: jax.Array | np.ndarray) -> np.ndarray:

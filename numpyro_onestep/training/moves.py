@@ -65,7 +65,7 @@ def move(
     Args:
         target: the model.
         affine: the preconditioner.
-        draws: `n` of them.
+        draws: `n` of them. A score that is not finite is unknown: the first transition finds it.
         step_size: of MALA, the longest; see `_MOVE_SCALES`.
         max_weight: weights are cut at this multiple of their mean before resampling; inf to leave
             them as they are, 0 to move every draw without resampling.
@@ -84,18 +84,19 @@ def move(
         key_noise, key_accept = jax.random.split(jax.random.fold_in(key_moves, i))
         noise = jax.random.normal(key_noise, z.shape, z.dtype)
         drift = 0.5 * step**2
-        proposal = z + drift * score + step * noise
+        unknown = ~jnp.isfinite(score).all(-1)
+        proposal = jnp.where(unknown[:, None], z, z + drift * score + step * noise)
         new_value, new_score = value_and_score(target, affine, proposal)
         backward = (z - proposal - drift * new_score) / step
         log_ratio = new_value - value + 0.5 * ((noise**2).sum(-1) - (backward**2).sum(-1))
         # A comparison with NaN is false: points where the density is not finite are never entered.
         accept = jnp.log(jax.random.uniform(key_accept, value.shape, value.dtype)) < log_ratio
-        accept &= jnp.isfinite(new_value) & jnp.isfinite(new_score).all(-1)
+        accept = (accept | unknown) & jnp.isfinite(new_value) & jnp.isfinite(new_score).all(-1)
         return (
             jnp.where(accept[:, None], proposal, z),
             jnp.where(accept, new_value, value),
             jnp.where(accept[:, None], new_score, score),
-            accepted + accept,
+            accepted + (accept & ~unknown),
         )
 
     state = jax.lax.fori_loop(0, num_moves, transition, (*start, jnp.zeros(num)))

@@ -63,8 +63,8 @@ def test_new_data_without_compilation(fitted, caplog):
     record = group_dataset(result, "training")
     assert record.sizes["training_step"] == 0 and record.sizes["round"] == 1
     assert record["ess_fraction"].min() > 0.995
-    # Witnesses from as many other starts as in a run, and one more.
-    assert len(fitted._fit.trained.rivals) == QUICK.num_starts
+    # Other starts lead to the same normal.
+    assert not fitted._fit.trained.rivals
 
 
 def test_the_same_key_gives_the_same_refit(fitted):

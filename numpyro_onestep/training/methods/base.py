@@ -46,7 +46,7 @@ class Method:
     """
 
     objectives: tuple[tuple[float, Objective], ...] = ()
-    num_starts: int = 4
+    num_starts: int = 8
     max_modes: int = 64
     num_points: int = 2000
     num_moves: int = 5

@@ -1,0 +1,74 @@
+"""Witnesses of missed parts: how far the particles of the exploration walk before they count."""
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from quick import run
+
+from numpyro_onestep.inference import witnesses
+from numpyro_onestep.inference.drawing import ready, weighted_draws
+
+
+def model():
+    numpyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return run(model)
+
+
+def share_after(fitted, monkeypatch, found):
+    """The share that counts, and the walks' lengths, where `found` says what is out of reach."""
+    lengths = []
+
+    def walk_from(part, start, rows, rng_key, num_moves):
+        share = found[len(lengths)]
+        lengths.append(num_moves)
+        log_weight = np.where(np.arange(len(rows)) < share * len(rows), 50.0, -50.0)
+        return witnesses.Walk(log_weight, np.ones(len(rows), bool), rows, 0.5), start
+
+    monkeypatch.setattr(witnesses, "walk_from", walk_from)
+    fit = fitted._fit
+    parts = ready(fit.target, fit.trained, 1)
+    draws, first = weighted_draws(parts, jax.random.key(0), 1000, fit.chunk)
+    share = witnesses.particle_share(fit.trained, parts, first, draws, jax.random.key(1))
+    return share, lengths
+
+
+@pytest.mark.parametrize(
+    "found, expected",
+    [
+        # Nothing to speak of.
+        ([0.002], [20]),
+        # A missed part keeps its share.
+        ([0.2, 0.19], [20, 40]),
+        # Particles in the outskirts come in, until they are few, or no more of them do.
+        ([0.2, 0.1, 0.002], [20, 40, 80]),
+        ([0.2, 0.1, 0.04, 0.04], [20, 40, 80, 160]),
+        # There is an end to it.
+        ([0.64, 0.32, 0.16, 0.08, 0.04, 0.02], [20, 40, 80, 160, 320, 640]),
+    ],
+)
+def test_walks_go_on_while_they_lead_back(fitted, monkeypatch, found, expected):
+    share, lengths = share_after(fitted, monkeypatch, found)
+    assert lengths == expected
+    assert share == pytest.approx(found[-1], abs=2e-3)
+
+
+def test_walks_leave_from_where_the_last_one_ended(fitted):
+    """In two walks the particles of an exact sampler stay posterior points, with known scores."""
+    fit = fitted._fit
+    (part,) = ready(fit.target, fit.trained, 1)
+    _, (start,) = weighted_draws([part], jax.random.key(0), 1000, fit.chunk)
+    rows = np.arange(len(start.image))
+    _, once = witnesses.walk_from(part, start, rows, jax.random.key(1), 5)
+    walk, twice = witnesses.walk_from(part, once, rows, jax.random.key(2), 5)
+    assert walk.acceptance > 0.3
+    assert (np.asarray(once.image) != np.asarray(twice.image)).any(1).mean() > 0.9
+    # Means and mean squares within 4.5 standard errors: 1 in 37,000 seeds would fail.
+    for power, sd in ((1, 1.0), (2, 2.0**0.5)):
+        moments = (np.asarray(twice.image, float) ** power).mean(0)
+        assert np.all(abs(moments - (power == 2)) < 4.5 * sd / len(rows) ** 0.5)
