@@ -166,6 +166,17 @@ def test_bad_weights_are_called_out():
     assert "ESS 1 of 400" in few.axes[-1].get_title()
 
 
+def test_one_tiny_weight_does_not_set_the_scale():
+    log_w = 0.1 * np.random.default_rng(0).standard_normal(400)
+    log_w[3] = -9.0
+    axes = plot_posterior_and_weights(make({"mu": normal()}, log_w)).axes[-1]
+    heights = {line.get_label(): line for line in axes.get_lines()}["weights"].get_ydata()
+    # It is at the lower end, not below: a third of what the others reach.
+    expected = np.exp(np.sort(log_w)[1]) / np.mean(np.exp(log_w)) / 3.0
+    np.testing.assert_allclose(heights[-1], expected)
+    assert axes.get_ylim()[0] > 0.1
+
+
 def test_a_notebook_shows_the_figure_without_pyplot(schools):
     assert plot_posterior_and_weights(schools)._repr_png_().startswith(b"\x89PNG")
 

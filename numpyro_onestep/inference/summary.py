@@ -22,9 +22,10 @@ def format_summary(
     num_draws = group_dataset(result, "importance").sizes["importance_draw"]
     ess = float(stats["ess_importance"])
     table = summary(result, var_names, prob=prob)
-    text = table.to_string(float_format=lambda value: f"{value:.2f}")
+    whole = dict.fromkeys(("ess_bulk", "ess_tail"), "{:.0f}".format)
+    text = table.to_string(float_format=lambda value: f"{value:.2f}", formatters=whole)
     log_evidence, se = float(stats["log_evidence"]), float(stats["log_evidence_se"])
-    shown = f"{log_evidence:.3f} +- {se:.3f}" if np.isfinite(log_evidence) else "not available"
+    shown = f"{log_evidence:.3f} +- {se:.2g}" if np.isfinite(log_evidence) else "not available"
     rescued = result.attrs.get("fallback") == "nuts"
     lines = [
         text,

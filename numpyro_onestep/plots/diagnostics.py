@@ -98,10 +98,11 @@ def _draw_coverage(axes: Axes, weights: xr.Dataset, stats: xr.Dataset) -> None:
         shares(moved, each), edges, color="black", linewidth=1.4, linestyle=(0, (2, 1)),
         label=f"moved points{eubo}",
     )  # fmt: skip
-    axes.stairs(
-        shares(moved[beyond], each[beyond]), edges, fill=True, color=ALARM,
-        label="moved, beyond all draws",
-    )  # fmt: skip
+    if beyond.any():
+        axes.stairs(
+            shares(moved[beyond], each[beyond]), edges, fill=True, color=ALARM,
+            label="moved, beyond all draws",
+        )  # fmt: skip
     axes.axvline(largest, color=ALARM, linewidth=0.8, linestyle=":", label="largest of the draws")
     axes.set_yscale("log")
     axes.set_ylim(0.5 / max(num_moved, log_w.size), None)

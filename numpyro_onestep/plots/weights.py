@@ -8,6 +8,9 @@ from matplotlib.ticker import FuncFormatter
 from numpyro_onestep.importance import ess, finite_share, folded_fraction, pareto_k_threshold
 from numpyro_onestep.plots.colours import ALARM, FILL, MARK, VERDICT_COLOURS
 
+# Share of the weights, the lowest ones, that do not decide where the axis ends.
+_LOWEST = 0.002
+
 
 def draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset, *, alarm: bool) -> None:
     """Weights over their mean against the share of draws at least as large, both logarithmic.
@@ -43,7 +46,10 @@ def draw_weights(axes: Axes, weights: xr.Dataset, stats: xr.Dataset, *, alarm: b
     log_mean = np.logaddexp.reduce(ranked) - np.log(num)
     # One point per rank in the tail, fewer where ranks crowd on the logarithmic axis.
     shown = np.unique(np.geomspace(1, ranked.size, 600).astype(int)) - 1
-    floor = -12.0  # e^-12 of the mean: such weights count for nothing, and would set the scale
+    # The lowest weights count for nothing, and one alone would set the scale: they end at a third
+    # of what all but a few of them reach, and at e^-12 of the mean.
+    reached = ranked[int((1.0 - _LOWEST) * (ranked.size - 1))] - log_mean
+    floor = max(-12.0, reached - np.log(3.0))
     heights = np.exp(np.maximum(ranked - log_mean, floor))
     axes.loglog(share[shown], heights[shown], ".", color=FILL, markeredgecolor=MARK,
                 markeredgewidth=0.3, markersize=6, label="weights")  # fmt: skip

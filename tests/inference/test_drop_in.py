@@ -201,6 +201,7 @@ def test_print_summary(fitted, capsys):
     for word in ("mu", "theta[Choate]", "10.0%", "90.0%", "log evidence", "Pareto k-hat"):
         assert word in text
     assert f"{stat(fitted, 'elbo'):.3f}, {stat(fitted, 'eubo'):.3f} (gap " in text
+    assert f"{stat(fitted, 'log_evidence'):.3f} +- {stat(fitted, 'log_evidence_se'):.2g}" in text
     assert fitted.verdict.label in text
     fitted.print_summary(exclude_deterministic=True)
     text = capsys.readouterr().out

@@ -80,7 +80,8 @@ def _gap_wide(nats: float) -> Callable[[Checks], bool]:
 
 def _gap_sentence(checks: Checks) -> str:
     assert checks.coverage is not None
-    upper, allowed = checks.coverage, -math.log(checks.ess_fraction)
+    # The sum makes a zero of minus zero.
+    upper, allowed = checks.coverage, 0.0 - math.log(checks.ess_fraction)
     return (
         f"Points of the posterior put the upper bound of the log evidence at {upper.eubo:.3f},"
         f" {upper.eubo - checks.one_step.log_evidence_known:.2g} above the estimate, where draws"
