@@ -10,7 +10,7 @@ from scipy import stats
 
 from numpyro_onestep import exploration
 from numpyro_onestep.exploration import Component, Partition, explore, survey, temper
-from numpyro_onestep.exploration.modes import bhattacharyya, has_valley
+from numpyro_onestep.exploration.between import bhattacharyya, has_valley
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import build_target
 from numpyro_onestep.training import ResampleMove

@@ -1,7 +1,8 @@
 """Exploration: the separate modes of a posterior, before anything is trained."""
 
+from numpyro_onestep.exploration.between import bhattacharyya
 from numpyro_onestep.exploration.centring import Centring, choose_centring
-from numpyro_onestep.exploration.modes import Exploration, bhattacharyya, explore
+from numpyro_onestep.exploration.modes import Exploration, explore
 from numpyro_onestep.exploration.partition import Component, Partition
 from numpyro_onestep.exploration.tempering import Particles, temper
 

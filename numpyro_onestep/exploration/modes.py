@@ -1,12 +1,4 @@
-r"""Separate modes of a posterior: Gaussian fits from particles that no fit has reached yet.
-
-Two fits are one mode unless they hardly overlap, by Bhattacharyya's distance
-
-    D = (m_1 - m_2)' S^-1 (m_1 - m_2) / 8 + log(|S| / sqrt(|S_1| |S_2|)) / 2,  S = (S_1 + S_2) / 2,
-
-and the log-density dips below its chord on the straight line between their centres: between two
-hills it has a valley there, on the way to a needle within a hill it hardly rises before the end.
-"""
+"""Separate modes of a posterior: Gaussian fits from particles that no fit has reached yet."""
 
 from __future__ import annotations
 
@@ -20,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from numpyro_onestep.exploration.between import (
+    NUM_BETWEEN,
+    are_separate,
+    bhattacharyya,
+    has_valley,
+)
 from numpyro_onestep.exploration.survey import survey
 from numpyro_onestep.exploration.tempering import Particles, temper
 from numpyro_onestep.preconditioner import START_SCALE, Affine, GaussianFit, fit_gaussian
-from numpyro_onestep.target import Target, over_points, starting_points
+from numpyro_onestep.target import Target, starting_points
 
-# Equal normal densities are that far apart at 4 standard deviations; there the log-density at half
-# the way is 1.3 below the ends.
-_SEPARATE = 2.0
-_DIP = 1.0
-_NUM_BETWEEN = 33
 # Modes with a smaller share of the evidence, by their lower bounds, change nothing that anyone
 # reports.
 _NEGLIGIBLE = 1e-4
@@ -106,7 +99,7 @@ def explore(
     surveyed = survey(target, starts, key_prior)
     particles = temper(target, surveyed, key_temper, deadline=deadline)
     # As many densities on the way from a mode to the particles as the survey had.
-    num_ways = min(max(len(surveyed.points) // _NUM_BETWEEN, 1), len(particles.points))
+    num_ways = min(max(len(surveyed.points) // NUM_BETWEEN, 1), len(particles.points))
     search = _Search(target, np.asarray(starts), particles, max_modes, known, num_ways)
     for fit in fitted:
         search.add(fit)
@@ -233,7 +226,7 @@ class _Search:
         # The nearest first: what belongs to two modes must not take the place of the other one.
         for place in np.argsort(apart):
             known = self.fits[self.modes[place]]
-            if not _are_separate(self.target, known.affine, fit.affine):
+            if not are_separate(self.target, known.affine, fit.affine):
                 if fit.bound > known.bound:
                     self.modes[place] = index
                 return
@@ -298,45 +291,3 @@ def _whiten(affine: Affine, x: np.ndarray) -> np.ndarray:
     """Points `(n, dim)` in the coordinates of a fit."""
     factor = np.asarray(affine.factor, np.float64)
     return solve_triangular(factor, (x - np.asarray(affine.mean, np.float64)).T, lower=True).T
-
-
-def _are_separate(target: Target, a: Affine, b: Affine) -> bool:
-    if bhattacharyya(a, b) < _SEPARATE:
-        return False
-    share = jnp.linspace(0.0, 1.0, _NUM_BETWEEN, dtype=a.mean.dtype)
-    values = np.asarray(_profile(target, a.mean, b.mean, share), np.float64)
-    # A line through a region without density has a dip if anything has.
-    values = np.where(np.isfinite(values), values, -np.inf)
-    chord = values[0] + np.asarray(share, np.float64) * (values[-1] - values[0])
-    return bool((chord - values).max() > _DIP)
-
-
-def bhattacharyya(a: Affine, b: Affine) -> float:
-    """Bhattacharyya's distance: minus the log of the overlap of two fits' densities."""
-    factors = [np.asarray(affine.factor, np.float64) for affine in (a, b)]
-    stacked = np.concatenate([f.T for f in factors]) / math.sqrt(2.0)
-    root = np.asarray(np.linalg.qr(stacked, mode="r")).T
-    shift = np.asarray(a.mean, np.float64) - np.asarray(b.mean, np.float64)
-    between = np.linalg.solve(root, shift)
-    log_volumes = [np.log(np.abs(np.diagonal(f))).sum() for f in (root, *factors)]
-    return float(between @ between / 8.0 + log_volumes[0] - 0.5 * sum(log_volumes[1:]))
-
-
-@jax.jit
-def _profile(target: Target, a: jax.Array, b: jax.Array, share: jax.Array) -> jax.Array:
-    return jax.vmap(lambda s: target.log_density((1.0 - s) * a + s * b))(share)
-
-
-def has_valley(target: Target, start: jax.Array, ends: np.ndarray) -> np.ndarray:
-    """Whether the log-density dips below both ends on the way from a point to others, `(n,)`."""
-    share = jnp.linspace(0.0, 1.0, _NUM_BETWEEN, dtype=ends.dtype)
-    values = np.asarray(_profiles(target, start, ends, share), np.float64)
-    lower_end = np.minimum(values[:, 0], values[:, -1])
-    return np.where(np.isfinite(values), values, -np.inf).min(axis=1) < lower_end - _DIP
-
-
-@jax.jit
-def _profiles(target: Target, start: jax.Array, ends: jax.Array, share: jax.Array) -> jax.Array:
-    between = start + share[:, None] * (ends[:, None, :] - start)
-    points = between.reshape(-1, between.shape[-1])
-    return over_points(target.log_density, target, points).reshape(len(ends), len(share))
