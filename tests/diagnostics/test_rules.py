@@ -8,6 +8,7 @@ from proposals import checks_of, gaussian, lognormal, moved_coverage, pareto
 
 from numpyro_onestep import diagnostics as diag
 from numpyro_onestep.diagnostics.rules import RULES, Rule
+from numpyro_onestep.diagnostics.rules.base import percent
 from numpyro_onestep.importance import evidence, systematic_indices, tail_excess
 from numpyro_onestep.inference_data import psis
 
@@ -170,6 +171,20 @@ def test_heavy_tail_of_nearly_equal_weights_is_harmless():
     # Moved points must have shown that nothing is missed.
     alone = replace(HEALTHY, pareto_k=k, tail_excess=share, coverage=None)
     assert diag.judge(alone).label != "reliable"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0 %"),
+        (1e-300, "less than 0.0001 %"),
+        (2e-6, "0.0002 %"),
+        (0.0123, "1.2 %"),
+        (1, "100 %"),
+    ],
+)
+def test_percentages_read_as_words(share, text):
+    assert percent(share) == text
 
 
 def test_bad_few_step_sampler_cannot_testify():

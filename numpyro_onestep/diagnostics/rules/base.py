@@ -30,6 +30,8 @@ class Rule:
 
 
 def percent(share: float) -> str:
-    """`share` in [0, 1] as a percentage with two digits."""
+    """`share` in [0, 1] as a percentage with two digits, in words where it is next to nothing."""
     value = 100.0 * share
+    if 0.0 < value < 1e-4:
+        return "less than 0.0001 %"
     return f"{value:.0f} %" if value >= 99.5 else f"{value:.2g} %"
