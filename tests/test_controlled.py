@@ -12,6 +12,7 @@ from stacks import random_params, x64  # noqa: F401
 from numpyro_onestep import flow as flows
 from numpyro_onestep.flow import ControlledFlow, DiffusionFlow, TraceLogDet
 from numpyro_onestep.networks import ControlNetwork
+from numpyro_onestep.objectives import Intervals, PathBatch, VolumeConsistency
 from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.schedules import CosineSchedule, EulerCosineSchedule
 from numpyro_onestep.target import build_target
@@ -237,3 +238,54 @@ def test_without_a_force_the_base_is_the_end(density):
         steps = flow.steps(flow.init(jax.random.key(0)), 5, normal)
         draws = draw(normal.target, normal.affine, steps, jax.random.key(1), 50)
         assert_allclose(draws.log_weight, 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "trace", [TraceLogDet(None), TraceLogDet(1), TraceLogDet(2), TraceLogDet(4), None]
+)
+def test_volume_consistency_estimates_the_square_that_it_says(density, trace):
+    """Against the Jacobians of one point, teacher and student apart."""
+    flow = FLOWS["residual"]
+    params, teacher = random_params(flow, 0.3), random_params(flow, 0.2)
+    x, t, d = jnp.array([0.4, -1.0, 0.7]), jnp.array(0.5), jnp.array(0.5)
+
+    def jacobian(params, x, t, d):
+        step = flow.step(params, t, d, density)
+        if trace is None:
+            return jax.jacfwd(lambda x: step.one(x, t, d, freeze_score=False))(x)
+        return jax.jacfwd(lambda x: step.one(x, t, d, freeze_score=True))(x)
+
+    half = 0.5 * d
+    middle = flows.apply(flow.step(teacher, t, half, density), x)
+    parts = [(teacher, x, t, half), (teacher, middle, t + half, half), (params, x, t, d)]
+    first, second, whole = (jacobian(*part) for part in parts)
+    if trace is None:
+        volumes = [jnp.linalg.slogdet(j)[1] for j in (first, second, whole)]
+        want = (volumes[0] + volumes[1] - volumes[2]) ** 2
+    else:
+        apart = first + second - whole - jnp.eye(DIM)
+        want = jnp.trace(apart) ** 2
+        if trace.num_probes == 1:
+            want += 2.0 * ((0.5 * (apart + apart.T) * (1.0 - jnp.eye(DIM))) ** 2).sum()
+
+    @jax.jit
+    def loss(key):
+        num = 500
+        batch = PathBatch(
+            start=jnp.zeros((num, DIM)),
+            noise=jnp.zeros((num, 2, DIM)),
+            path=jnp.broadcast_to(x, (num, 3, DIM)),
+            times=jnp.full(num, 0.75),
+            uniform=jnp.full(num, 0.5),
+            probes=jax.random.rademacher(key, (num, DIM), x.dtype),
+            teacher=teacher,
+            density=density,
+            update=jnp.array(0),
+        )
+        return VolumeConsistency(Intervals(1, 1), trace).loss(flow, params, batch)
+
+    losses = np.asarray(jax.lax.map(loss, jax.random.split(jax.random.key(0), 40)))
+    # Five standard errors of 40 batches, t with 39 degrees of freedom: 1 in 80,000.
+    se = losses.std(ddof=1) / 40**0.5
+    assert abs(losses.mean() - want) < 5.0 * se + 1e-9
+    assert se < 0.05 * want

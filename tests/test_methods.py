@@ -15,6 +15,7 @@ from numpyro_onestep.objectives import WarmUp
 from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import build_target
 from numpyro_onestep.training import CDDS, DDS, DIS, OSDS, PIS, SCDS, ResampleMove, draw, train
+from numpyro_onestep.training.journal import CheckpointFile, Journal
 
 SMALL = {
     "width": 8,
@@ -68,6 +69,40 @@ def test_runs_and_weighs_exactly(target, name):
     # A normalised density: 4 standard errors, and an error that says something.
     assert abs(found.log_evidence) < 4.0 * found.se
     assert found.se < 0.25
+
+
+def test_a_refit_that_needs_no_training_needs_no_teacher(target):
+    method = METHODS["CDDS"]
+    mixture, history = train(target, jax.random.key(1), method)
+    content = dataclasses.replace(method, target_ess=0.1)
+    again, refit = train(target, jax.random.key(2), content, warm=mixture)
+    assert not refit.losses and len(refit.ess_fraction) == 2
+    leaves = [jax.tree.leaves(m.components[0].params) for m in (mixture, again)]
+    for old, new in zip(*leaves, strict=True):
+        assert np.array_equal(old, new)
+    teacher = TEACHER.num_rounds * TEACHER.num_updates * TEACHER.gradients_per_update
+    assert history.num_gradients - refit.num_gradients > teacher
+
+
+def test_a_student_goes_on_with_the_teacher_that_it_had(target, tmp_path):
+    method = METHODS["CDDS"]
+    mixture, history = train(target, jax.random.key(1), method)
+    journal = Journal(CheckpointFile(tmp_path / "checkpoint", {}, {}))
+    rounds = []
+
+    def interrupt(i, _):
+        rounds.append(i)
+        if len(rounds) == TEACHER.num_rounds + 2:
+            raise KeyboardInterrupt
+
+    options = {"on_round": interrupt, "journal": journal}
+    assert train(target, jax.random.key(1), method, **options)[1].stopped == "interrupted"
+    again, resumed = train(target, jax.random.key(1), method, **options)
+    assert len(rounds) == method.num_rounds + 1
+    assert resumed.losses == history.losses and resumed.num_gradients == history.num_gradients
+    leaves = [jax.tree.leaves(m.components[0].params) for m in (mixture, again)]
+    for old, new in zip(*leaves, strict=True):
+        assert np.array_equal(old, new)
 
 
 def test_gradients_of_the_target_are_counted(target):

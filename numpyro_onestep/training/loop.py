@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -142,28 +143,20 @@ def train_component(
     history = TrainingHistory()
     # Folding compiles less than unpacking a split, here and in every round.
     key_init, key_rounds, key_teacher = (jax.random.fold_in(rng_key, i) for i in range(3))
-    density, teacher = Density(target, method.preconditioner(fit)), None
-    instructor = method.teacher
+    density, instructor = Density(target, method.preconditioner(fit)), method.teacher
+    teach = None
     if instructor is not None:
         # A key of its own: the student's numbers are those that it has without a teacher.
-        halfway = 0.5 * (time.perf_counter() + deadline)
-        teacher, record = journal.once(
-            "teacher",
-            lambda: _train_teacher(
-                density, key_teacher, instructor, halfway, on_round, journal.within("teacher")
-            ),
-            is_done=lambda trained: not trained[1].stopped,
+        teach = functools.partial(
+            _train_teacher, density, key_teacher, instructor, deadline, on_round, journal
         )
-        history.num_gradients += record.num_gradients
-        if record.stopped == "interrupted":
-            history.stopped = record.stopped
-        if record.stopped:
-            # Another attempt has a better teacher.
-            journal = NO_JOURNAL
     sampler = _train_rounds(
-        density, key_rounds, method, teacher, history, deadline, on_round, journal, key_init, warm
+        density, key_rounds, method, history, deadline, on_round, journal, key_init, warm, teach
     )
     return sampler, history
+
+
+_Taught = tuple[TrainedSampler, TrainingHistory]
 
 
 def _train_teacher(
@@ -173,25 +166,31 @@ def _train_teacher(
     deadline: float,
     on_round: Callable[[int, TrainingHistory], None],
     journal: Journal,
-) -> tuple[TrainedSampler, TrainingHistory]:
-    record = TrainingHistory()
-    sampler = _train_rounds(density, rng_key, method, None, record, deadline, on_round, journal)
-    return sampler, record
+) -> _Taught:
+    """The teacher and its record, in half of the time that is left."""
+
+    def make() -> _Taught:
+        record, halfway = TrainingHistory(), 0.5 * (time.perf_counter() + deadline)
+        within = journal.within("teacher")
+        sampler = _train_rounds(density, rng_key, method, record, halfway, on_round, within)
+        return sampler, record
+
+    return journal.once("teacher", make, is_done=lambda taught: not taught[1].stopped)
 
 
 def _train_rounds(
     density: Density,
     key_rounds: jax.Array,
     method: Method,
-    teacher: TrainedSampler | None,
     history: TrainingHistory,
     deadline: float,
     on_round: Callable[[int, TrainingHistory], None],
     journal: Journal,
     key_init: jax.Array | None = None,
     warm: TrainedSampler | None = None,
+    teach: Callable[[], _Taught] | None = None,
 ) -> TrainedSampler:
-    """Rounds in given coordinates; writes the history."""
+    """Rounds in given coordinates; writes the history. `teach` comes before the first update."""
     target, affine = density.target, density.affine
     flow = method.flow(target.dim)
     key_init = jax.random.fold_in(key_rounds, 2**30) if key_init is None else key_init
@@ -204,6 +203,7 @@ def _train_rounds(
     step_size = initial_step_size(affine.mean) if warm is None else np.asarray(warm.step_size)
     max_weight = math.sqrt(method.num_points)
     buffer: list[MovedPoints] = []
+    teacher: TrainedSampler | None = None
     # Rounds of annealing done so far; negative before the first.
     annealed, num_done = -1, 0
     noted: _AfterRound | None = journal.recall("rounds")
@@ -248,6 +248,16 @@ def _train_rounds(
                 history.stopped = "time limit"
             if history.diverged or limit:
                 break
+            if teach is not None and teacher is None:
+                teacher, record = teach()
+                if noted is None:
+                    history.num_gradients += record.num_gradients
+                if record.stopped:
+                    # Another attempt has a better teacher.
+                    journal = NO_JOURNAL
+                if record.stopped == "interrupted" or time.perf_counter() > deadline:
+                    history.stopped = record.stopped or "time limit"
+                    break
             settings = move_settings(step_size, max_weight, method.num_moves)
             moved = move(target, affine, draws, *settings, key_move)
             step_size = adapted_step_size(step_size, float(moved.acceptance))

@@ -185,8 +185,10 @@ def _is_whole(
     method: Method, journal: Journal, trained: tuple[TrainedSampler, TrainingHistory]
 ) -> bool:
     """Whether nothing has cut the training of a component short, nor that of its teacher."""
-    taught = method.teacher is None or journal.recall("teacher") is not None
-    return taught and not trained[1].stopped
+    history = trained[1]
+    # Where nothing had to be trained there is no teacher.
+    taught = not method.teacher or not history.losses or journal.recall("teacher") is not None
+    return taught and not history.stopped
 
 
 def _nearest(warm: TrainedMixture | None, fit: Affine) -> TrainedSampler | None:
