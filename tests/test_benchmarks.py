@@ -105,7 +105,7 @@ def test_kinds_of_models_and_their_page(benchmarks, tmp_path):
     tutorials.main(["--output", str(kept), "--page", str(page)])
     text = page.read_text()
     assert text.startswith("before") and text.endswith("after\n") and "old" not in text
-    assert "| usable with weights | -40.123 +- 0.001 | 0.94 | 0.30 | 2 |" in text
+    assert "| usable with weights | -40.123 +- 0.0012 | 0.94 | 0.30 |" in text
     assert text.count("ValueError: expected data") == 1 and text.count("| linear |") == 1
 
 

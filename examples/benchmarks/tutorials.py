@@ -25,7 +25,7 @@ from tutorial_base import Kind
 
 KINDS = (*tutorial_regressions.KINDS, *tutorial_structures.KINDS)
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
-HEAD = ("kind", "NumPyro's page", "d", "verdict", "log evidence", "ESS", "k-hat", "seconds")
+HEAD = ("kind", "NumPyro's page", "d", "verdict", "log evidence", "ESS", "k-hat")
 
 
 def by_name(name: str) -> Kind:
@@ -68,17 +68,16 @@ def cells(line: dict) -> list[str]:
     """A row of the table."""
     kind = by_name(line["name"])
     if line["error"]:
-        return [kind.name, kind.pages, "", line["error"], "", "", "", f"{line['seconds']:.0f}"]
+        return [kind.name, kind.pages, "", line["error"], "", "", ""]
     note = " (see note)" if line["note"] else ""
     return [
         kind.name,
         kind.pages,
         str(line["dim"]),
         line["verdict"].replace("_", " "),
-        f"{line['log_evidence']:.3f} +- {line['log_evidence_se']:.3f}{note}",
+        f"{line['log_evidence']:.3f} +- {line['log_evidence_se']:.2g}{note}",
         f"{line['ess_importance'] / line['draws']:.2f}",
         f"{line['pareto_k']:.2f}",
-        f"{line['seconds']:.0f}",
     ]
 
 
@@ -133,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         for name in options.rows or [kind.name for kind in KINDS]:
             line = in_fresh_process(name, options.seed, options.limit)
-            print("  ".join(cells(line)), flush=True)
+            print("  ".join([*cells(line), f"{line['seconds']:.0f} s"]), flush=True)
             if options.output:
                 with options.output.open("a") as file:
                     file.write(json.dumps(line) + "\n")
