@@ -37,7 +37,7 @@ class OSDS(DiffusionMethod):
     objectives: tuple[tuple[float, Objective], ...] = (
         (1.0, PathKL()),
         (800.0, WarmUp(StateConsistency(Intervals(0, 3), by_velocity=False, relative=False), 100)),
-        (5.0, WarmUp(VolumeConsistency(Intervals(0, 3), TraceLogDet(64)), 100)),
+        (12.0, WarmUp(VolumeConsistency(Intervals(0, 3), TraceLogDet(64)), 100)),
         (1e-4, WarmUp(JacobianPenalty(Intervals(0, 3)), 100)),
     )
     spread: float = 1.25
