@@ -31,10 +31,11 @@ from numpyro_onestep.training import (
 _MARGIN = 1.0
 # Transitions of a walk: as many as it took to enter the dropped neck of a funnel.
 NUM_MOVES = 20
-# Particles that have not settled walk on, twice as long each time while that helps: in a hundred
-# dimensions tempering leaves many of them in the outskirts.
+# Particles that have not settled walk on, twice as long each time: in many dimensions tempering
+# leaves some of them in the outskirts. So many transitions at a time, at the most.
 _MAX_MOVES = 640
-_HELPS = 0.75
+# Standard errors by which more must come back from out of reach than go there.
+_SETTLED = 2.0
 # Transitions of the points of a rival, which start where the sampler was not.
 NUM_RIVAL_MOVES = 5
 
@@ -152,7 +153,8 @@ def particle_share(
 
     They are moved along the posterior first: tempering alone leaves some of them in its outskirts.
     What is out of reach after a walk may be on its way; it counts once a longer walk does not bring
-    it back. Walks leave the posterior invariant: a part that the sampler misses keeps its share.
+    it back. Walks leave the posterior invariant: into a part that the sampler misses as many
+    particles go as come from there, or none do.
     """
     known = np.flatnonzero(np.isfinite(mixture.particle_log_density))
     if not known.size:
@@ -171,7 +173,7 @@ def particle_share(
         )
         for c, part, rows in groups
     ]
-    share, num_moves = np.inf, NUM_MOVES
+    before, num_moves = None, NUM_MOVES
     while True:
         walks = []
         for i, (c, part, rows) in enumerate(groups):
@@ -179,9 +181,15 @@ def particle_share(
             walk, starts[i] = walk_from(part, starts[i], rows, key, num_moves)
             walks.append(walk)
         walk = joined(walks, label)
-        before, share = share, float(np.mean(_is_beyond(draws, walk.log_weight, walk.known)))
-        if share <= MIN_MISSED or share > _HELPS * before or 2 * num_moves > _MAX_MOVES:
+        beyond = _is_beyond(draws, walk.log_weight, walk.known)
+        share = float(np.mean(beyond))
+        if share <= MIN_MISSED or 2 * num_moves > _MAX_MOVES:
             return share
+        if before is not None:
+            back, gone = np.sum(before & ~beyond), np.sum(beyond & ~before)
+            if back - gone <= _SETTLED * np.sqrt(back + gone):
+                return share
+        before = beyond
         num_moves *= 2
 
 

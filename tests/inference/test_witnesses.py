@@ -44,10 +44,10 @@ def share_after(fitted, monkeypatch, found):
         # Nothing to speak of.
         ([0.002], [20]),
         # A missed part keeps its share.
-        ([0.2, 0.19], [20, 40]),
+        ([0.2, 0.2], [20, 40]),
         # Particles in the outskirts come in, until they are few, or no more of them do.
         ([0.2, 0.1, 0.002], [20, 40, 80]),
-        ([0.2, 0.1, 0.04, 0.04], [20, 40, 80, 160]),
+        ([0.2, 0.18, 0.16, 0.16], [20, 40, 80, 160]),
         # There is an end to it.
         ([0.64, 0.32, 0.16, 0.08, 0.04, 0.02], [20, 40, 80, 160, 320, 640]),
     ],
