@@ -285,3 +285,17 @@ def test_deadline():
     target = build_target(jax.random.key(0), hidden, (30.0,))
     found = explore(target, jax.random.key(1), 4, 64, deadline=0.0)
     assert found.stopped == "time limit" and len(found.modes) == 1
+
+
+def overflowing():
+    """Some draws of the prior are infinite in single precision."""
+    x = numpyro.sample("x", dist.LogNormal(0.0, 100.0))
+    numpyro.sample("y", dist.Normal(jnp.log(x), 1.0), obs=0.0)
+
+
+def test_prior_draws_without_a_place_are_left_out_before_tempering():
+    target = build_target(jax.random.key(0), overflowing)
+    found = explore(target, jax.random.key(1), 1, 64, deadline=0.0)
+    assert not np.isfinite(found.particles.points).all()
+    (fit,) = found.modes
+    assert abs(float(fit.affine.mean[0])) < 0.5 and found.stopped == "time limit"

@@ -139,10 +139,11 @@ class _Search:
         self._starts = starts
         self._known = [np.asarray(point) for point in known]
         self._num_known = len(known)
-        self._points = np.asarray(particles.points, np.float64)
+        points = np.asarray(particles.points, np.float64)
         self._log_density = np.asarray(particles.log_density, np.float64)
         # What has no density or no place is nowhere to start from.
-        usable = np.isfinite(self._points).all(axis=1) & np.isfinite(self._log_density)
+        usable = np.isfinite(points).all(axis=1) & np.isfinite(self._log_density)
+        self._points = np.where(usable[:, None], points, 0.0)
         self._usable = usable
         self._reached, self._tried = ~usable, ~usable
         # Without a valley on the way from some mode, as far as anyone has looked; and from which
