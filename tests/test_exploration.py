@@ -302,4 +302,4 @@ def test_prior_draws_without_a_place_are_left_out_before_tempering(monkeypatch):
     found = explore(target, jax.random.key(1), 1, 64, deadline=0.0)
     assert not np.isfinite(found.particles.points).all()
     (fit,) = found.modes
-    assert abs(float(fit.affine.mean[0])) < 0.5
+    assert min(abs(float(fit.affine.mean[0]) - mode) for mode in (0.0, 30.0)) < 0.5
