@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from numpyro_onestep.importance import is_finite_weight
 from numpyro_onestep.inference_data import (
     INFERENCE_LIBRARY,
     group_dataset,
@@ -119,7 +120,7 @@ def _weights(result: Any) -> str:
     if "importance" not in group_names(result):
         return ""
     log_weight = group_dataset(result, "importance")["log_weight"].to_numpy()
-    if unknown := int(np.sum(np.isnan(log_weight) | np.isposinf(log_weight))):
+    if unknown := int(np.sum(~is_finite_weight(log_weight))):
         return (
             f"At {unknown} of its {log_weight.size} draws the log weight is NaN or +inf, as the"
             " log-density is there, and nobody knows what they add to the evidence. "

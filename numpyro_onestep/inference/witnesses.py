@@ -32,8 +32,8 @@ _MARGIN = 1.0
 # Transitions of a walk: as many as it took to enter the dropped neck of a funnel.
 NUM_MOVES = 20
 # Particles that have not settled walk on, twice as long each time: in many dimensions tempering
-# leaves some of them in the outskirts. So many transitions at a time, at the most.
-_MAX_MOVES = 640
+# leaves some of them in the outskirts.
+_WALKS = tuple(NUM_MOVES * 2**i for i in range(6))
 # Standard errors by which more must come back from out of reach than go there.
 _SETTLED = 2.0
 # Transitions of the points of a rival, which start where the sampler was not.
@@ -163,18 +163,17 @@ def particle_share(
     log_rho = _log_responsibility(mixture, points)
     label = _labels(log_rho, rng_key)
     groups = list(by_component(parts, label, len(first[0].base)))
-    starts = [
-        first[c]._replace(
-            image=part.sampler.affine.inverse(points[rows]),
-            log_density=log_density[rows]
-            + log_rho[rows, c]
-            + np.asarray(part.sampler.affine.log_det),
+    starts = []
+    for c, part, rows in groups:
+        affine = part.sampler.affine
+        start = first[c]._replace(
+            image=affine.inverse(points[rows]),
+            log_density=log_density[rows] + log_rho[rows, c] + np.asarray(affine.log_det),
             score=jnp.full_like(first[c].score, jnp.nan),
         )
-        for c, part, rows in groups
-    ]
-    before, num_moves = None, NUM_MOVES
-    while True:
+        starts.append(start)
+    before = None
+    for num_moves in _WALKS:
         walks = []
         for i, (c, part, rows) in enumerate(groups):
             key = jax.random.fold_in(jax.random.fold_in(rng_key, c), num_moves)
@@ -182,15 +181,16 @@ def particle_share(
             walks.append(walk)
         walk = joined(walks, label)
         beyond = _is_beyond(draws, walk.log_weight, walk.known)
-        share = float(np.mean(beyond))
-        if share <= MIN_MISSED or 2 * num_moves > _MAX_MOVES:
-            return share
-        if before is not None:
-            back, gone = np.sum(before & ~beyond), np.sum(beyond & ~before)
-            if back - gone <= _SETTLED * np.sqrt(back + gone):
-                return share
+        if beyond.mean() <= MIN_MISSED or (before is not None and _has_settled(before, beyond)):
+            break
         before = beyond
-        num_moves *= 2
+    return float(beyond.mean())
+
+
+def _has_settled(before: np.ndarray, beyond: np.ndarray) -> bool:
+    """Whether no more particles come back than by chance; masks `(n,)` of those out of reach."""
+    back, gone = np.sum(before & ~beyond), np.sum(beyond & ~before)
+    return bool(back - gone <= _SETTLED * np.sqrt(back + gone))
 
 
 def _log_responsibility(mixture: TrainedMixture, points: jax.Array | np.ndarray) -> np.ndarray:
