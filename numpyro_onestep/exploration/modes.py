@@ -55,7 +55,8 @@ class Exploration:
         rivals: the other fits, without those that are nearly a mode's.
         unreached: share of the particles, in [0, 1], that no fit reaches.
         too_many: whether there are more modes than wanted.
-        num_gradients: gradients of the target that the fits took, and evaluations of the particles.
+        num_gradients: gradients of the target that the fits took.
+        num_densities: evaluations of its log-density by the survey, tempering, and between modes.
         stopped: "" or why it ended early ("interrupted", "time limit").
         diverged: whether no fit ended at a posterior of finite scale.
     """
@@ -66,6 +67,7 @@ class Exploration:
     unreached: float = 0.0
     too_many: bool = False
     num_gradients: int = 0
+    num_densities: int = 0
     stopped: str = ""
     diverged: bool = False
 
@@ -151,6 +153,7 @@ class _Search:
         self._uphill = np.zeros(len(usable), bool)
         self._looked: set[int] = set()
         self._num_ways = num_ways
+        self._num_between = 0
         self._without_news = 0
         self._num_initial = 0
 
@@ -201,6 +204,7 @@ class _Search:
             # Repeated to one length: one program.
             ends = self._points[np.resize(densest, self._num_ways)].astype(self._starts.dtype)
             beyond = has_valley(self.target, self.fits[index].affine.mean, ends)
+            self._num_between += NUM_BETWEEN * self._num_ways
             self._uphill[left] = True
             self._uphill[densest] = ~beyond[: len(densest)]
 
@@ -227,6 +231,7 @@ class _Search:
         # The nearest first: what belongs to two modes must not take the place of the other one.
         for place in np.argsort(apart):
             known = self.fits[self.modes[place]]
+            self._num_between += NUM_BETWEEN
             if not are_separate(self.target, known.affine, fit.affine):
                 if fit.bound > known.bound:
                     self.modes[place] = index
@@ -264,9 +269,8 @@ class _Search:
             ),
             unreached=self.unreached,
             too_many=len(self.modes) > self.max_modes,
-            num_gradients=(
-                sum(int(fit.num_gradients) for fit in self.fits) + self.particles.num_evaluations
-            ),
+            num_gradients=sum(int(fit.num_gradients) for fit in self.fits),
+            num_densities=self.particles.num_evaluations + self._num_between,
             stopped=stopped,
             diverged=diverged,
         )

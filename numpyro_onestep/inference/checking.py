@@ -28,7 +28,6 @@ from numpyro_onestep.inference.drawing import (
 )
 from numpyro_onestep.inference.witnesses import (
     NUM_MOVES,
-    NUM_RIVAL_MOVES,
     by_component,
     joined,
     particle_share,
@@ -79,15 +78,17 @@ def measure(
     moved, acceptance, moved_log_weight = _moved(
         parts, first, key_move, weighed.evidence.resolution
     )
-    num_own = -(-len(draws.log_weight) // chunk) * chunk
-    num_rival = len(mixture.rivals) * chunk * (1 + NUM_RIVAL_MOVES)
-    history.num_gradients += num_own + len(parts) * chunk * 2 * (1 + NUM_MOVES) + num_rival
     log_evidence = weighed.evidence.log_evidence_known
-    missed_share = max(
-        particle_share(mixture, parts, first, draws, key_particles),
-        rival_share(
-            mixture.coordinates(target), mixture, parts, draws, log_evidence, chunk, key_rivals
-        ),
+    by_particles = particle_share(mixture, parts, first, draws, key_particles)
+    by_rivals = rival_share(
+        mixture.coordinates(target), mixture, parts, draws, log_evidence, chunk, key_rivals
+    )
+    missed_share = max(by_particles.share, by_rivals.share)
+    num_own = -(-len(draws.log_weight) // chunk) * chunk
+    # The draws in more steps, and the walks of the points moved.
+    num_checked = len(parts) * chunk * (1 + NUM_MOVES)
+    history.num_gradients += (
+        num_own + num_checked + by_particles.num_gradients + by_rivals.num_gradients
     )
     checks = Checks(
         num_draws=len(draws.log_weight),

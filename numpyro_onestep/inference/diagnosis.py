@@ -168,6 +168,8 @@ def _budget(run: Run) -> Iterator[str]:
         else ""
     )
     yield f"Training {ended}{course}."
+    if shares and not history.losses and not history.stopped:
+        yield "Draws were good enough before it: no parameter of the network was touched."
     yield (
         f"{history.num_gradients:,} gradients of the log-density, {history.seconds:.0f} seconds"
         " until the first draw."

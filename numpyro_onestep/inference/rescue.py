@@ -257,7 +257,7 @@ class _Attempt:
     def _missed_share(self, log_evidence: float) -> float:
         """Largest share of the evidence in what the exploration found beyond all states."""
         trained, part = self._run.fit.trained, self._part
-        rivals = rival_share(
+        rivals, _ = rival_share(
             part.target,
             trained,
             [part],

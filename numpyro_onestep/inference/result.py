@@ -73,6 +73,7 @@ def _record(history: TrainingHistory, seconds: Mapping[str, float]) -> dict[str,
         "gaussian_elbo": ("gaussian_step", np.asarray(history.gaussian_elbo)),
         "num_rounds": len(history.ess_fraction),
         "num_target_gradients": history.num_gradients,
+        "num_target_densities": history.num_densities,
         **{f"seconds_{part}": value for part, value in seconds.items()},
     }
 

@@ -56,6 +56,18 @@ class Walk(NamedTuple):
     acceptance: float
 
 
+class Missed(NamedTuple):
+    """What witnesses find out of the sampler's reach.
+
+    Attributes:
+        share: of the evidence, in [0, 1].
+        num_gradients: gradients of the target that it took to find out.
+    """
+
+    share: float
+    num_gradients: int
+
+
 def by_component(
     parts: Sequence[Part], label: np.ndarray, chunk: int
 ) -> Iterator[tuple[int, Part, np.ndarray]]:
@@ -117,7 +129,7 @@ def rival_share(
     log_evidence: float,
     chunk: int,
     rng_key: jax.Array,
-) -> float:
+) -> Missed:
     """Largest share of the evidence that a Gaussian fit from another start puts out of reach.
 
     The fit draws, weighs and moves points of its own. Those whose weight under the sampler exceeds
@@ -139,7 +151,7 @@ def rival_share(
         local = evidence(np.where(np.isfinite(own_weight), own_weight, -np.inf)).log_evidence
         missed = local + np.log(max(beyond, 1e-300))
         worst = max(worst, float(np.exp(missed - np.logaddexp(missed, log_evidence))))
-    return worst
+    return Missed(worst, len(mixture.rivals) * chunk * (1 + NUM_RIVAL_MOVES))
 
 
 def particle_share(
@@ -148,7 +160,7 @@ def particle_share(
     first: Sequence[Draws],
     draws: WeightedDraws,
     rng_key: jax.Array,
-) -> float:
+) -> Missed:
     """Share of the particles of the exploration that lead out of the sampler's reach.
 
     They are moved along the posterior first: tempering alone leaves some of them in its outskirts.
@@ -158,7 +170,7 @@ def particle_share(
     """
     known = np.flatnonzero(np.isfinite(mixture.particle_log_density))
     if not known.size:
-        return 0.0
+        return Missed(0.0, 0)
     points, log_density = mixture.particles[known], mixture.particle_log_density[known]
     log_rho = _log_responsibility(mixture, points)
     label = _labels(log_rho, rng_key)
@@ -172,19 +184,20 @@ def particle_share(
             score=jnp.full_like(first[c].score, jnp.nan),
         )
         starts.append(start)
-    before = None
+    before, total = None, 0
     for num_moves in _WALKS:
         walks = []
         for i, (c, part, rows) in enumerate(groups):
             key = jax.random.fold_in(jax.random.fold_in(rng_key, c), num_moves)
             walk, starts[i] = walk_from(part, starts[i], rows, key, num_moves)
             walks.append(walk)
+        total += num_moves * sum(len(rows) for _, _, rows in groups)
         walk = joined(walks, label)
         beyond = _is_beyond(draws, walk.log_weight, walk.known)
         if beyond.mean() <= MIN_MISSED or (before is not None and _has_settled(before, beyond)):
             break
         before = beyond
-    return float(beyond.mean())
+    return Missed(float(beyond.mean()), total)
 
 
 def _has_settled(before: np.ndarray, beyond: np.ndarray) -> bool:

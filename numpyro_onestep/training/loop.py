@@ -75,6 +75,7 @@ class TrainingHistory:
         losses: size of the update's gradient per optimiser step: the surrogates have no values.
         gaussian_elbo: evidence lower bound per step of the Gaussian fit, in nats.
         num_gradients: gradients of the target's log-density, everything included.
+        num_densities: evaluations of the log-density without a gradient.
         stopped: "" or why training ended early ("interrupted", "time limit", an error at run time).
         diverged: whether the fit or its gradients ceased to be finite.
         seconds: wall time of training, compilation included.
@@ -86,6 +87,7 @@ class TrainingHistory:
     losses: list[float] = dataclasses.field(default_factory=list)
     gaussian_elbo: list[float] = dataclasses.field(default_factory=list)
     num_gradients: int = 0
+    num_densities: int = 0
     stopped: str = ""
     diverged: bool = False
     seconds: float = 0.0
@@ -97,6 +99,7 @@ class TrainingHistory:
         self.acceptance += other.acceptance
         self.losses += other.losses
         self.num_gradients += other.num_gradients
+        self.num_densities += other.num_densities
         self.stopped = self.stopped or other.stopped
         self.diverged = self.diverged or other.diverged
 
@@ -235,10 +238,13 @@ def _train_rounds(
                     history.num_gradients += method.num_points
                     cancel()
                     return TrainedSampler(affine, plain.init(key_init), step_size, plain)
-            if warm is not None and not history.losses and serves(history.ess_fraction, method):
-                # What was learned from other data will do, once fresh draws have said so twice.
+            untried = (warm is not None or plain is not None) and not history.losses
+            if untried and serves(history.ess_fraction, method):
+                # The Gaussian fit, or what was learned from other data, will do, once fresh draws
+                # have said so twice.
                 history.num_gradients += method.num_points
                 if len(history.ess_fraction) > 1:
+                    cancel()
                     break
                 continue
             if annealed >= 0 or i == method.max_rounds or is_enough(history.ess_fraction, method):

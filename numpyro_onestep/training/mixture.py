@@ -127,6 +127,7 @@ def train(
     history = TrainingHistory(
         gaussian_elbo=np.asarray(found.modes[0].elbo, float).tolist(),
         num_gradients=found.num_gradients + centring.num_gradients,
+        num_densities=found.num_densities,
         stopped=found.stopped,
         diverged=found.diverged,
     )

@@ -34,8 +34,9 @@ def share_after(fitted, monkeypatch, found):
     fit = fitted._fit
     parts = ready(fit.target, fit.trained, 1)
     draws, first = weighted_draws(parts, jax.random.key(0), 1000, fit.chunk)
-    share = witnesses.particle_share(fit.trained, parts, first, draws, jax.random.key(1))
-    return share, lengths
+    missed = witnesses.particle_share(fit.trained, parts, first, draws, jax.random.key(1))
+    assert missed.num_gradients == sum(lengths) * fit.chunk
+    return missed.share, lengths
 
 
 @pytest.mark.parametrize(

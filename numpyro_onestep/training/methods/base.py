@@ -41,7 +41,8 @@ class Method:
             0 for a constant rate.
         ema: decay of the moving average of the parameters, which is the sampler in use.
         max_rounds: rounds before the last ones at the most.
-        target_ess: share of effective draws (0 to 1) beyond which training ends.
+        target_ess: share of effective draws (0 to 1) from which on training ends; where the
+            Gaussian fit reaches it, the default method does not begin.
         patience: rounds without a gain in that share after which training ends.
     """
 
@@ -55,10 +56,10 @@ class Method:
     batch_size: int = 64
     learning_rate: float = 2e-3
     max_gradient_norm: float = 5.0
-    num_annealing: int = 3
+    num_annealing: int = 2
     ema: float = 0.99
     max_rounds: int = 12
-    target_ess: float = 0.95
+    target_ess: float = 0.85
     patience: int = 3
 
     def __post_init__(self) -> None:
