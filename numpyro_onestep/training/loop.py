@@ -197,7 +197,7 @@ def _train_rounds(
     target, affine = density.target, density.affine
     flow = method.flow(target.dim)
     key_init = jax.random.fold_in(key_rounds, 2**30) if key_init is None else key_init
-    plain = method.normal_flow(target.dim)
+    plain, tailed = (method.untrained_flow(target.dim, tails=tails) for tails in (False, True))
     if warm is not None and warm.flow != flow:
         # Nothing was learned from the old data, whose posterior was normal.
         warm = None
@@ -238,15 +238,17 @@ def _train_rounds(
                     history.num_gradients += method.num_points
                     cancel()
                     return TrainedSampler(affine, plain.init(key_init), step_size, plain)
-            untried = (warm is not None or plain is not None) and not history.losses
-            if untried and serves(history.ess_fraction, method):
+            untouched = (warm is not None or tailed is not None) and not history.losses
+            if untouched and serves(history.ess_fraction, method):
                 # The Gaussian fit, or what was learned from other data, will do, once fresh draws
                 # have said so twice.
                 history.num_gradients += method.num_points
-                if len(history.ess_fraction) > 1:
-                    cancel()
-                    break
-                continue
+                if len(history.ess_fraction) == 1:
+                    continue
+                cancel()
+                if warm is None and tailed is not None:
+                    return TrainedSampler(affine, tailed.init(key_init), step_size, tailed)
+                break
             if annealed >= 0 or i == method.max_rounds or is_enough(history.ess_fraction, method):
                 annealed += 1
             limit = time.perf_counter() > deadline

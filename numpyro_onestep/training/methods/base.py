@@ -133,10 +133,11 @@ class Method:
         """Whether loc-scale sites may be worked with in other coordinates than the user's."""
         return True
 
-    def normal_flow(self, dim: int) -> Flow | None:
-        """A flow whose untrained map moves nothing, for normal posteriors; None to train anyway.
+    def untrained_flow(self, dim: int, *, tails: bool) -> Flow | None:
+        """A flow whose untrained map is that of `flow`, or moves nothing; None to train anyway.
 
-        The smaller the better: drawing and checking take their time by the size of the map.
+        For posteriors that the Gaussian fit is close to, with heavier tails or without. The smaller
+        the better: drawing and checking take their time by the size of the map.
         """
         return None
 
