@@ -36,6 +36,7 @@ class Checks:
         evidence_status: whether the model's density is normalised, so that the evidence is
             p(y); "noted": kept with a reservation; "refused": not reported.
         evidence_note: the reason in a sentence, "" if normalised.
+        undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
         stopped_early: why training ended before its time, such as "interrupted", or "".
         training_diverged: training or its density went to infinity and did not come back.
     """
@@ -56,6 +57,7 @@ class Checks:
     halves_z: float | None = None
     evidence_status: EvidenceStatus = "normalised"
     evidence_note: str = ""
+    undefined_share: float = 0.0
     stopped_early: str = ""
     training_diverged: bool = False
 
@@ -63,8 +65,19 @@ class Checks:
         """Refuse numbers that no run can have; NaN passes and fails its rule."""
         if self.num_draws < 1:
             raise ValueError(f"expected num_draws >= 1; got {self.num_draws}")
-        shares = ("finite_share", "ess_fraction", "folded_fraction", "tail_excess")
-        optional = ("moved_acceptance", "few_step_ess_fraction", "missed_share")
+        shares = (
+            "finite_share",
+            "ess_fraction",
+            "folded_fraction",
+            "tail_excess",
+            "undefined_share",
+        )
+        optional = (
+            "moved_acceptance",
+            "few_step_ess_fraction",
+            "missed_share",
+            "undefined_share",
+        )
         for name in (*shares, *optional):
             value = getattr(self, name)
             if value is not None and (value < 0 or value > 1 + 1e-6):

@@ -18,6 +18,9 @@ NEGLIGIBLE_TAIL, SMALL_TAIL = 1e-3, 1e-2
 # A few unknown weights may be a corner of the support; at one draw in a hundred it is a region.
 MIN_USABLE_FINITE = 0.99
 
+# Of the prior's draws: fewer without a log-density may be an overflow far out.
+MIN_UNDEFINED = 0.01
+
 # Equally weighted draws leave folded ones out: at most about this share of them is misplaced.
 MAX_RELIABLE_FOLDED, MAX_USABLE_FOLDED = 0.01, 0.05
 

@@ -54,6 +54,7 @@ class Exploration:
         modes: one fit per separate mode, the best first; at least one.
         rivals: the other fits, without those that are nearly a mode's.
         unreached: share of the particles, in [0, 1], that no fit reaches.
+        undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
         too_many: whether there are more modes than wanted.
         num_gradients: gradients of the target that the fits took.
         num_densities: evaluations of its log-density by the survey, tempering, and between modes.
@@ -65,6 +66,7 @@ class Exploration:
     modes: tuple[GaussianFit, ...]
     rivals: tuple[GaussianFit, ...]
     unreached: float = 0.0
+    undefined_share: float = 0.0
     too_many: bool = False
     num_gradients: int = 0
     num_densities: int = 0
@@ -118,7 +120,8 @@ def explore(
         if not search.fits:
             raise
         stopped = "interrupted"
-    return search.result(stopped)
+    undefined = np.isnan(surveyed.log_density) & np.isfinite(surveyed.log_prior)
+    return dataclasses.replace(search.result(stopped), undefined_share=float(undefined.mean()))
 
 
 class _Search:

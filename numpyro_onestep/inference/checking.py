@@ -107,6 +107,7 @@ def measure(
         halves_z=independent_halves(draws.log_weight, draws.sign),
         evidence_status=target.evidence,
         evidence_note=target.evidence_note,
+        undefined_share=history.undefined_share,
         stopped_early=history.stopped,
         training_diverged=history.diverged,
     )

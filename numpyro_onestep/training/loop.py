@@ -76,6 +76,7 @@ class TrainingHistory:
         gaussian_elbo: evidence lower bound per step of the Gaussian fit, in nats.
         num_gradients: gradients of the target's log-density, everything included.
         num_densities: evaluations of the log-density without a gradient.
+        undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
         stopped: "" or why training ended early ("interrupted", "time limit", an error at run time).
         diverged: whether the fit or its gradients ceased to be finite.
         seconds: wall time of training, compilation included.
@@ -88,6 +89,7 @@ class TrainingHistory:
     gaussian_elbo: list[float] = dataclasses.field(default_factory=list)
     num_gradients: int = 0
     num_densities: int = 0
+    undefined_share: float = 0.0
     stopped: str = ""
     diverged: bool = False
     seconds: float = 0.0

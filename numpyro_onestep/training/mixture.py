@@ -128,6 +128,7 @@ def train(
         gaussian_elbo=np.asarray(found.modes[0].elbo, float).tolist(),
         num_gradients=found.num_gradients + centring.num_gradients,
         num_densities=found.num_densities,
+        undefined_share=found.undefined_share,
         stopped=found.stopped,
         diverged=found.diverged,
     )

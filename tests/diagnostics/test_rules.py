@@ -110,6 +110,7 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
     "not moved": ({"coverage": None}, USABLE, "witness", "no points"),
     "few moved": (covered(detectable_share=0.1), USABLE, "witness", "below 10 %"),
     "rejected moves": ({"moved_acceptance": 0.02}, USABLE, "witness", "2 % of the moves"),
+    "undefined": ({"undefined_share": 0.5}, "reliable", "undefined", "NaN at 50 %"),
     "standing still": (covered(move_correlation=0.99), USABLE, "witness", "hardly moved"),
 }  # fmt: skip
 

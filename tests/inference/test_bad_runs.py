@@ -210,6 +210,20 @@ def test_more_modes_than_wanted():
     assert stat(inference, "ess_importance") > 7200.0
 
 
+def signed_scale(y):
+    scale = numpyro.sample("scale", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
+
+
+def test_a_density_that_is_undefined_in_half_of_the_prior_is_noted():
+    """As NUTS does, the run takes a negative scale for impossible, but it says so."""
+    y = np.array([0.6, -0.4, 1.1])
+    inference = run(signed_scale, y)
+    assert any("NaN at 50 % of the prior" in text for text in inference.verdict.reasons)
+    assert (np.asarray(inference.get_samples()["scale"]) > 0.0).all()
+    assert (np.asarray(inference.get_samples()["scale"]) > 0.0).all()
+
+
 class InterruptedBar:
     """A progress bar during whose second update the user presses Ctrl-C."""
 

@@ -37,6 +37,14 @@ def _some_unknown(checks: Checks) -> str:
     )
 
 
+def _undefined(checks: Checks) -> str:
+    return (
+        f"The log-density is NaN at {percent(checks.undefined_share)} of the prior's draws and"
+        " counts as that of an impossible value there, as in NUTS. A parameter that must be"
+        " positive, such as a scale, needs a prior that is."
+    )
+
+
 def _ess(checks: Checks) -> str:
     return (
         f"The {checks.num_draws} draws are worth {checks.ess_count:.0f} independent ones"
@@ -112,6 +120,7 @@ WEIGHT_RULES = (
         _mostly_unknown,
     ),
     Rule("finite", USABLE, lambda c: not c.finite_share >= 1.0, _some_unknown),
+    Rule("undefined", NOTE, lambda c: c.undefined_share >= limits.MIN_UNDEFINED, _undefined),
     Rule("ess", UNRELIABLE, lambda c: not c.ess_count >= limits.MIN_USABLE_ESS, _ess_tiny),
     Rule("ess", USABLE, lambda c: not c.ess_count >= limits.MIN_RELIABLE_ESS, _ess_small),
     Rule(
