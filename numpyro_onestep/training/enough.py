@@ -34,8 +34,8 @@ def serves(ess_fraction: Sequence[float], method: Method) -> bool:
 
 
 def is_enough(ess_fraction: Sequence[float], method: Method) -> bool:
-    """Whether the target is reached, or `patience` rounds brought no gain."""
-    if ess_fraction[-1] >= method.target_ess:
+    """Whether the target is reached in two rounds running, or `patience` rounds brought no gain."""
+    if len(ess_fraction) > 1 and min(ess_fraction[-2:]) >= method.target_ess:
         return True
     earlier, recent = ess_fraction[: -method.patience], ess_fraction[-method.patience :]
     return len(earlier) > 1 and max(recent) < max(earlier) + 0.01

@@ -39,6 +39,8 @@ from numpyro_onestep.training.moves import (
 )
 from numpyro_onestep.training.updates import begin, improve, map_of
 
+# Share of the best round's effective draws below which the last updates were an accident.
+_ACCIDENT = 0.5
 # Share with the tails of the untrained map, which cost a seventh, below which nobody looks.
 _NEARLY_NORMAL = 0.8
 
@@ -53,6 +55,7 @@ class _AfterRound:
         step_size: of MALA.
         buffer: the moved points in use.
         annealed: rounds of annealing done; negative before the first.
+        best: share of effective draws of the best round, and leaves of the parameters it drew with.
         history: until now.
     """
 
@@ -61,6 +64,7 @@ class _AfterRound:
     step_size: np.ndarray
     buffer: list[MovedPoints]
     annealed: int
+    best: tuple[float, list[jax.Array]]
     history: TrainingHistory
 
 
@@ -211,11 +215,13 @@ def _train_rounds(
     teacher: TrainedSampler | None = None
     # Rounds of annealing done so far; negative before the first.
     annealed, num_done = -1, 0
+    best = (0.0, state.average)
     noted: _AfterRound | None = journal.recall("rounds")
     if noted is not None:
         state = jax.tree.unflatten(jax.tree.structure(state), noted.leaves)
         step_size, buffer = noted.step_size, noted.buffer
         annealed, num_done = noted.annealed, noted.num_rounds
+        best = (noted.best[0], jax.tree.unflatten(jax.tree.structure(params), noted.best[1]))
         history.__dict__.update(vars(copy.deepcopy(noted.history)))
     try:
         for i in range(num_done, method.max_rounds + method.num_annealing):
@@ -227,6 +233,7 @@ def _train_rounds(
             steps = map_of(flow, method.num_sampling_steps, state.average, density)
             draws = draw(target, affine, steps, key_draw, method.num_points)
             _record(history, draws)
+            best = max(best, (history.ess_fraction[-1], state.average), key=lambda pair: pair[0])
             may_be_normal = i == 0 and warm is None and history.ess_fraction[0] > _NEARLY_NORMAL
             if plain is not None and may_be_normal:
                 # A normal posterior needs no network, nor the tails of the untrained one.
@@ -286,7 +293,18 @@ def _train_rounds(
             if annealed >= 0 and annealed >= method.num_annealing - 1:
                 break
             leaves, so_far = jax.tree.leaves(state), copy.deepcopy(history)
-            journal.note("rounds", _AfterRound(i + 1, leaves, step_size, buffer, annealed, so_far))
+            kept = (best[0], jax.tree.leaves(best[1]))
+            journal.note(
+                "rounds", _AfterRound(i + 1, leaves, step_size, buffer, annealed, kept, so_far)
+            )
+        if history.losses:
+            # What the last updates have led to, on fresh draws.
+            key_last, last = jax.random.fold_in(key_rounds, 2**31), TrainingHistory()
+            steps = map_of(flow, method.num_sampling_steps, state.average, density)
+            _record(last, draw(target, affine, steps, key_last, method.num_points))
+            history.num_gradients += method.num_points
+            if last.ess_fraction[0] < _ACCIDENT * best[0]:
+                state = state.replace(average=best[1])
     except KeyboardInterrupt:
         history.stopped = "interrupted"
     except jax.errors.JaxRuntimeError as error:

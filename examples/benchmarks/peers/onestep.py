@@ -26,7 +26,7 @@ def run(posterior: Posterior, budget: int, seed: int, *, method: Method | None =
     training = result["training"]
     return Outcome(
         draws={k: np.asarray(v) for k, v in inference.get_samples(group_by_chain=True).items()},
-        densities=weights["sign"].size,
+        densities=int(training["num_target_densities"]),
         gradients=int(training["num_target_gradients"]),
         evidence=Evidence(float(stats["log_evidence"]), float(stats["log_evidence_se"])),
         extra={

@@ -56,10 +56,10 @@ class Method:
     batch_size: int = 64
     learning_rate: float = 2e-3
     max_gradient_norm: float = 5.0
-    num_annealing: int = 2
+    num_annealing: int = 3
     ema: float = 0.99
     max_rounds: int = 12
-    target_ess: float = 0.85
+    target_ess: float = 0.95
     patience: int = 3
 
     def __post_init__(self) -> None:

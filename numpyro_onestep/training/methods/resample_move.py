@@ -42,6 +42,8 @@ class ResampleMove(Method):
 
     width: int = 64
     num_blocks: int = 3
+    learning_rate: float = 4e-3
+    target_ess: float = 0.85
     objectives: tuple[tuple[float, Objective], ...] = (
         (1.0, PathJeffreys()),
         (0.1, TargetScoreMatching()),
