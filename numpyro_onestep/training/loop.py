@@ -27,7 +27,7 @@ from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import Draws, draw
-from numpyro_onestep.training.enough import is_enough, is_normal, serves
+from numpyro_onestep.training.enough import is_enough, is_normal, needs_no_training, serves
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.methods import Method
 from numpyro_onestep.training.moves import (
@@ -247,8 +247,11 @@ def _train_rounds(
                     history.num_gradients += method.num_points
                     cancel()
                     return TrainedSampler(affine, plain.init(key_init), step_size, plain)
-            untouched = (warm is not None or tailed is not None) and not history.losses
-            if untouched and serves(history.ess_fraction, method):
+            if warm is not None:
+                content = serves(history.ess_fraction, method)
+            else:
+                content = tailed is not None and needs_no_training(draws, method)
+            if content and not history.losses:
                 # The Gaussian fit, or what was learned from other data, will do, once fresh draws
                 # have said so twice.
                 history.num_gradients += method.num_points
