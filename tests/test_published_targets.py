@@ -63,8 +63,13 @@ def test_draws_of_the_wells_agree_with_the_density(benchmarks, name):
 
 @pytest.mark.parametrize(
     "name",
-    # Fifty dimensions and ten components: a minute.
-    [pytest.param(n, marks=pytest.mark.slow) if n == "student_mixture" else n for n in SAMPLED],
+    # Fifty dimensions and ten or forty components.
+    [
+        pytest.param(n, marks=pytest.mark.slow)
+        if n in ("student_mixture", "gaussian_mixture_40_50d")
+        else n
+        for n in SAMPLED
+    ],
 )
 def test_draws_obey_the_identity_of_stein(benchmarks, name):
     """`E_p[x . grad log p(x)] = -dim`, whatever the constant of p."""
