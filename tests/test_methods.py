@@ -74,7 +74,7 @@ def test_runs_and_weighs_exactly(target, name):
 def test_a_refit_that_needs_no_training_needs_no_teacher(target):
     method = METHODS["CDDS"]
     mixture, history = train(target, jax.random.key(1), method)
-    content = dataclasses.replace(method, target_ess=0.1)
+    content = dataclasses.replace(method, reuse_ess=0.1)
     again, refit = train(target, jax.random.key(2), content, warm=mixture)
     assert not refit.losses and len(refit.ess_fraction) == 2
     leaves = [jax.tree.leaves(m.components[0].params) for m in (mixture, again)]

@@ -25,6 +25,7 @@ from numpyro_onestep.training.draws import standard_normal_log_density, value_an
         ({"max_rounds": 0}, "expected max_rounds to be a positive int; got 0"),
         ({"target_ess": 0.0}, r"expected target_ess in \(0, 1\]; got 0.0"),
         ({"target_ess": float("nan")}, r"expected target_ess in \(0, 1\]; got nan"),
+        ({"reuse_ess": 1.5}, r"expected reuse_ess in \(0, 1\]; got 1.5"),
         ({"ema": 1.0}, r"expected ema in \[0, 1\); got 1.0"),
         ({"learning_rate": 0.0}, "expected a positive learning_rate; got 0.0"),
         ({"num_buffered": 0}, "expected num_buffered to be a positive int; got 0"),
@@ -263,7 +264,7 @@ def test_what_was_trained_is_kept_where_it_serves():
     target = build_target(jax.random.key(0), skewed)
     mixture, history = train(target, jax.random.key(2), SETTINGS)
     assert len(history.losses) > 0
-    settings = dataclasses.replace(SETTINGS, target_ess=0.5)
+    settings = dataclasses.replace(SETTINGS, reuse_ess=0.5)
     _, history = train(target, jax.random.key(3), settings, warm=mixture)
     assert history.losses == [] and len(history.ess_fraction) == 2
     assert min(history.ess_fraction) >= 0.5

@@ -41,8 +41,8 @@ def _are_nearly_equal(draws: Draws, least_share: float, least_mean: float) -> bo
 
 
 def serves(ess_fraction: Sequence[float], method: Method) -> bool:
-    """Whether all draws so far reach the target."""
-    return min(ess_fraction) >= method.target_ess
+    """Whether all draws so far are as good as a sampler of other data must give."""
+    return min(ess_fraction) >= method.reuse_ess
 
 
 def is_enough(ess_fraction: Sequence[float], method: Method) -> bool:

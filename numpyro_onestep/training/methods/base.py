@@ -43,6 +43,7 @@ class Method:
         max_rounds: rounds before the last ones at the most.
         target_ess: share of effective draws (0 to 1) from which on training ends; where the
             Gaussian fit reaches it, the default method does not begin.
+        reuse_ess: share of effective draws (0 to 1) from which on a refit keeps the old sampler.
         patience: rounds without a gain in that share after which training ends.
     """
 
@@ -60,6 +61,7 @@ class Method:
     ema: float = 0.99
     max_rounds: int = 12
     target_ess: float = 0.95
+    reuse_ess: float = 0.95
     patience: int = 3
 
     def __post_init__(self) -> None:
@@ -72,8 +74,9 @@ class Method:
             ):
                 kind = "positive" if least else "non-negative"
                 raise ValueError(f"expected {field.name} to be a {kind} int; got {value!r}")
-        if not 0.0 < self.target_ess <= 1.0:
-            raise ValueError(f"expected target_ess in (0, 1]; got {self.target_ess!r}")
+        for name in ("target_ess", "reuse_ess"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"expected {name} in (0, 1]; got {getattr(self, name)!r}")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"expected ema in [0, 1); got {self.ema!r}")
         for name in ("learning_rate", "max_gradient_norm"):
