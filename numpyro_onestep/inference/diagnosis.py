@@ -169,7 +169,7 @@ def _budget(run: Run) -> Iterator[str]:
     )
     yield f"Training {ended}{course}."
     if shares and not history.losses and not history.stopped:
-        yield "Draws were good enough before it: no parameter of the network was touched."
+        yield "The draws were good enough before it: the network was left as it was."
     yield (
         f"{history.num_gradients:,} gradients of the log-density, {history.seconds:.0f} seconds"
         " until the first draw."

@@ -13,9 +13,6 @@ from numpyro_onestep.training.methods import Method
 # as a share of the largest one.
 _NORMAL = 0.995
 _LEAST_MEAN = 2.0 / 3.0
-# The latter where the map with its heavier tails is good enough without training: weights further
-# from their mean grow a tail in larger samples.
-_LEAST_MEAN_WITH_TAILS = 1.0 / 3.0
 
 
 def is_normal(draws: Draws, method: Method) -> bool:
@@ -23,21 +20,12 @@ def is_normal(draws: Draws, method: Method) -> bool:
 
     No weight may stand out: the share of effective draws does not see a tail that few draws reach.
     """
-    return _are_nearly_equal(draws, max(_NORMAL, method.target_ess), _LEAST_MEAN)
-
-
-def needs_no_training(draws: Draws, method: Method) -> bool:
-    """Whether draws of the untrained map reach the target, and no weight stands out."""
-    return _are_nearly_equal(draws, method.target_ess, _LEAST_MEAN_WITH_TAILS)
-
-
-def _are_nearly_equal(draws: Draws, least_share: float, least_mean: float) -> bool:
     log_weight = np.asarray(draws.log_weight, float)
     if not np.isfinite(log_weight).all():
         return False
     weight = np.exp(log_weight - log_weight.max())
     share = weight.mean() ** 2 / (weight**2).mean()
-    return bool(share >= least_share and weight.mean() > least_mean)
+    return bool(share >= max(_NORMAL, method.target_ess) and weight.mean() > _LEAST_MEAN)
 
 
 def serves(ess_fraction: Sequence[float], method: Method) -> bool:

@@ -27,7 +27,7 @@ from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import Draws, draw
-from numpyro_onestep.training.enough import is_enough, is_normal, needs_no_training, serves
+from numpyro_onestep.training.enough import is_enough, is_normal, serves
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.methods import Method
 from numpyro_onestep.training.moves import (
@@ -203,7 +203,7 @@ def _train_rounds(
     target, affine = density.target, density.affine
     flow = method.flow(target.dim)
     key_init = jax.random.fold_in(key_rounds, 2**30) if key_init is None else key_init
-    plain, tailed = (method.untrained_flow(target.dim, tails=tails) for tails in (False, True))
+    plain = method.normal_flow(target.dim)
     if warm is not None and warm.flow != flow:
         # Nothing was learned from the old data, whose posterior was normal.
         warm = None
@@ -247,20 +247,12 @@ def _train_rounds(
                     history.num_gradients += method.num_points
                     cancel()
                     return TrainedSampler(affine, plain.init(key_init), step_size, plain)
-            if warm is not None:
-                content = serves(history.ess_fraction, method)
-            else:
-                content = tailed is not None and needs_no_training(draws, method)
-            if content and not history.losses:
-                # The Gaussian fit, or what was learned from other data, will do, once fresh draws
-                # have said so twice.
+            if warm is not None and not history.losses and serves(history.ess_fraction, method):
+                # What was learned from other data will do, once fresh draws have said so twice.
                 history.num_gradients += method.num_points
-                if len(history.ess_fraction) == 1:
-                    continue
-                cancel()
-                if warm is None and tailed is not None:
-                    return TrainedSampler(affine, tailed.init(key_init), step_size, tailed)
-                break
+                if len(history.ess_fraction) > 1:
+                    break
+                continue
             if annealed >= 0 or i == method.max_rounds or is_enough(history.ess_fraction, method):
                 annealed += 1
             limit = time.perf_counter() > deadline

@@ -41,8 +41,7 @@ class Method:
             0 for a constant rate.
         ema: decay of the moving average of the parameters, which is the sampler in use.
         max_rounds: rounds before the last ones at the most.
-        target_ess: share of effective draws (0 to 1) from which on training ends; where the
-            Gaussian fit reaches it, the default method does not begin.
+        target_ess: share of effective draws (0 to 1) from which on training ends.
         reuse_ess: share of effective draws (0 to 1) from which on a refit keeps the old sampler.
         patience: rounds without a gain in that share after which training ends.
     """
@@ -136,11 +135,10 @@ class Method:
         """Whether loc-scale sites may be worked with in other coordinates than the user's."""
         return True
 
-    def untrained_flow(self, dim: int, *, tails: bool) -> Flow | None:
-        """A flow whose untrained map is that of `flow`, or moves nothing; None to train anyway.
+    def normal_flow(self, dim: int) -> Flow | None:
+        """A flow whose untrained map moves nothing, for normal posteriors; None to train anyway.
 
-        For posteriors that the Gaussian fit is close to, with heavier tails or without. The smaller
-        the better: drawing and checking take their time by the size of the map.
+        The smaller the better: drawing and checking take their time by the size of the map.
         """
         return None
 

@@ -64,10 +64,9 @@ class ResampleMove(Method):
         """Gated residual blocks on the cosine schedule."""
         return FlowMap(GatedResidualNetwork(dim, self.width, self.num_blocks))
 
-    def untrained_flow(self, dim: int, *, tails: bool) -> FlowMap:
-        """One unit that does nothing beside the tails."""
-        network = GatedResidualNetwork(dim, width=1, num_blocks=1)
-        return FlowMap(network if tails else dataclasses.replace(network, tail=0.0))
+    def normal_flow(self, dim: int) -> FlowMap:
+        """One unit that does nothing, and no heavier tails than those of the normal."""
+        return FlowMap(GatedResidualNetwork(dim, width=1, num_blocks=1, tail=0.0))
 
     def batch(
         self,
