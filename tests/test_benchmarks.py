@@ -109,6 +109,7 @@ def test_kinds_of_models_and_their_page(benchmarks, tmp_path):
     assert text.count("ValueError: expected data") == 1 and text.count("| linear |") == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_one_kind_and_an_error(benchmarks):
     """What the program keeps of a run; an error is a finding, not the end."""
     tutorials = benchmarks("tutorials")

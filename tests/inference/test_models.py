@@ -42,6 +42,7 @@ def test_condition_substitute_block():
     assert np.all(np.abs(mean - shrunk) < 6.0 * sd / np.sqrt(2000))
 
 
+@pytest.mark.slow
 def test_reparam_scope():
     """Other coordinates and other names, the same evidence: against quadrature over mu and tau."""
     model = handlers.condition(centred, {"effect": EFFECT})
