@@ -186,12 +186,13 @@ def test_history():
     assert sampler.components[0].affine.mean.shape == (2,)
 
 
-def test_ends_when_the_draws_are_good_enough():
+@pytest.mark.parametrize("wanted", [0.01, 0.88])
+def test_ends_when_the_draws_are_good_enough(wanted):
     """Two good rounds running, then the last rounds over which the learning rate falls."""
     target = build_target(jax.random.key(0), skewed)
-    settings = dataclasses.replace(SETTINGS, target_ess=0.88, max_rounds=20)
+    settings = dataclasses.replace(SETTINGS, target_ess=wanted, max_rounds=20)
     _, history = train(target, jax.random.key(2), settings)
-    good = np.array(history.ess_fraction) >= 0.88
+    good = np.array(history.ess_fraction) >= wanted
     second = np.flatnonzero(good[1:] & good[:-1])[0] + 1
     assert len(history.ess_fraction) == second + settings.num_annealing
     assert len(history.losses) == len(history.ess_fraction) * settings.num_updates

@@ -72,12 +72,7 @@ class Checks:
             "tail_excess",
             "undefined_share",
         )
-        optional = (
-            "moved_acceptance",
-            "few_step_ess_fraction",
-            "missed_share",
-            "undefined_share",
-        )
+        optional = ("moved_acceptance", "few_step_ess_fraction", "missed_share")
         for name in (*shares, *optional):
             value = getattr(self, name)
             if value is not None and (value < 0 or value > 1 + 1e-6):

@@ -57,7 +57,8 @@ class Exploration:
         undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
         too_many: whether there are more modes than wanted.
         num_gradients: gradients of the target that the fits took.
-        num_densities: evaluations of its log-density by the survey, tempering, and between modes.
+        num_densities: evaluations of its log-density by the survey, tempering, and between modes;
+            at the most, as fits that overlap need none between them.
         stopped: "" or why it ended early ("interrupted", "time limit").
         diverged: whether no fit ended at a posterior of finite scale.
     """
@@ -120,8 +121,7 @@ def explore(
         if not search.fits:
             raise
         stopped = "interrupted"
-    undefined = np.isnan(surveyed.log_density) & np.isfinite(surveyed.log_prior)
-    return dataclasses.replace(search.result(stopped), undefined_share=float(undefined.mean()))
+    return search.result(stopped, surveyed.undefined_share)
 
 
 class _Search:
@@ -251,7 +251,7 @@ class _Search:
         volume = float(fit.affine.log_det) + 0.5 * dim * math.log(2.0 * math.pi)
         return within & (self._log_density <= fit.bound - 0.5 * distance - volume + _UNEXPLAINED)
 
-    def result(self, stopped: str) -> Exploration:
+    def result(self, stopped: str, undefined_share: float) -> Exploration:
         modes = list(self.modes)
         log_evidence = np.array([self.fits[i].bound for i in modes])
         if len(modes):
@@ -271,6 +271,7 @@ class _Search:
                 if i not in modes and _is_finite(fit) and _is_apart(fit, chosen)
             ),
             unreached=self.unreached,
+            undefined_share=undefined_share,
             too_many=len(self.modes) > self.max_modes,
             num_gradients=sum(int(fit.num_gradients) for fit in self.fits),
             num_densities=self.particles.num_evaluations + self._num_between,

@@ -44,6 +44,11 @@ class Survey(NamedTuple):
     log_prior: np.ndarray
     log_density: np.ndarray
 
+    @property
+    def undefined_share(self) -> float:
+        """Share of the draws, in [0, 1], at which the target's log-density is NaN."""
+        return float(np.mean(np.isnan(self.log_density) & np.isfinite(self.log_prior)))
+
 
 def survey(target: Target, initial: jax.Array, rng_key: jax.Array) -> Survey:
     """Draws from the prior; the first ones give way to `initial: (k, dim)`, k up to 1024."""

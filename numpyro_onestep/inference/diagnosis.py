@@ -168,7 +168,7 @@ def _budget(run: Run) -> Iterator[str]:
         else ""
     )
     yield f"Training {ended}{course}."
-    if shares and not history.losses and not history.stopped:
+    if shares and not (history.losses or history.stopped or history.diverged):
         yield "The draws were good enough before it: the network was left as it was."
     yield (
         f"{history.num_gradients:,} gradients of the log-density, {history.seconds:.0f} seconds"

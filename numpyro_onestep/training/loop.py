@@ -294,11 +294,11 @@ def _train_rounds(
             )
         if history.losses:
             # What the last updates have led to, on fresh draws.
-            key_last, last = jax.random.fold_in(key_rounds, 2**31), TrainingHistory()
+            key_last = jax.random.fold_in(key_rounds, 2**31)
             steps = map_of(flow, method.num_sampling_steps, state.average, density)
-            _record(last, draw(target, affine, steps, key_last, method.num_points))
+            last, _ = _ess_and_evidence(draw(target, affine, steps, key_last, method.num_points))
             history.num_gradients += method.num_points
-            if last.ess_fraction[0] < _ACCIDENT * best[0]:
+            if last < _ACCIDENT * best[0]:
                 state = state.replace(average=best[1])
     except KeyboardInterrupt:
         history.stopped = "interrupted"
@@ -312,16 +312,19 @@ def _train_rounds(
 
 
 def _record(history: TrainingHistory, draws: Draws) -> None:
+    ess_fraction, log_evidence = _ess_and_evidence(draws)
+    history.ess_fraction.append(ess_fraction)
+    history.log_evidence.append(log_evidence)
+    history.diverged |= log_evidence == -math.inf
+
+
+def _ess_and_evidence(draws: Draws) -> tuple[float, float]:
+    """Share of effective draws and log evidence; 0 and minus infinity where no weight is known."""
     log_weight = np.asarray(draws.log_weight, float)
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     top = log_weight.max()
     if not np.isfinite(top):
-        history.diverged = True
-        history.ess_fraction.append(0.0)
-        history.log_evidence.append(-np.inf)
-        return
+        return 0.0, -math.inf
     weight = np.exp(log_weight - top) * np.asarray(draws.sign, float)
-    history.ess_fraction.append(
-        max(weight.sum(), 0.0) ** 2 / max((weight**2).sum(), 1e-300) / len(weight)
-    )
-    history.log_evidence.append(float(top + np.log(max(weight.mean(), 1e-300))))
+    ess_fraction = max(weight.sum(), 0.0) ** 2 / max((weight**2).sum(), 1e-300) / len(weight)
+    return float(ess_fraction), float(top + np.log(max(weight.mean(), 1e-300)))

@@ -53,6 +53,20 @@ def test_says_what_the_checks_measured(fitted):
     assert max(map(len, text.splitlines())) <= 88
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({}, False), ({"losses": []}, True), ({"losses": [], "diverged": True}, False)],
+)
+def test_says_where_nothing_was_trained(fitted, change, said):
+    """A run that diverged before training was not good enough without it."""
+    finished = fitted._run
+    history = dataclasses.replace(finished.fit.history, **change)
+    fit = dataclasses.replace(finished.fit, history=history)
+    other = OneStepInference(one_of_three)
+    other.__dict__.update({**vars(fitted), "_run": dataclasses.replace(finished, fit=fit)})
+    assert ("good enough before it" in section(other.diagnose(), "what it took")) == said
+
+
 def test_even_weights_are_nowhere_in_particular(fitted):
     finished = fitted._run
     draws = dataclasses.replace(finished.draws, log_weight=np.zeros(len(finished.draws.x)))

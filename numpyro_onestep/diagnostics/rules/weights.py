@@ -39,8 +39,8 @@ def _some_unknown(checks: Checks) -> str:
 
 def _undefined(checks: Checks) -> str:
     return (
-        f"The log-density is NaN at {percent(checks.undefined_share)} of the prior's draws and"
-        " counts as that of an impossible value there, as in NUTS. A parameter that must be"
+        f"The log-density is NaN at {percent(checks.undefined_share)} of the prior's draws: the"
+        " search for the posterior passes them over, as NUTS does. A parameter that must be"
         " positive, such as a scale, needs a prior that is."
     )
 
