@@ -4,7 +4,7 @@ from numpyro_onestep.calibration import Calibration, simulation_based_calibratio
 from numpyro_onestep.comparison import EvidenceComparison, compare_evidence
 from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.flow import TraceLogDet
-from numpyro_onestep.inference import OneStepDraws, OneStepInference
+from numpyro_onestep.inference import OneStepDraws, OneStepInference, run_many
 from numpyro_onestep.plots import (
     plot_diagnostics,
     plot_marginals,
@@ -33,5 +33,6 @@ __all__ = [
     "plot_marginals",
     "plot_posterior_and_weights",
     "plot_training",
+    "run_many",
     "simulation_based_calibration",
 ]

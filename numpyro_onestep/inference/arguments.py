@@ -36,6 +36,6 @@ def check_concrete(method: str, *values: Any) -> None:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)):
         raise TypeError(
             f"expected `{method}` outside of jax.jit and jax.vmap, since it decides on the host "
-            "what to do next; got a tracer. For many keys or data sets, write a loop: `refit` and "
+            "what to do next; got a tracer. For many data sets there is `run_many`; `refit` and "
             "`sample` compile nothing again."
         )
