@@ -7,6 +7,7 @@ from numpyro_onestep.flow.base import (
     base_dim,
     identity,
     invert,
+    jacobian_size,
 )
 from numpyro_onestep.flow.controlled import ControlledFlow, ControlledSteps
 from numpyro_onestep.flow.diffusion import (
@@ -43,6 +44,7 @@ __all__ = [
     "base_dim",
     "identity",
     "invert",
+    "jacobian_size",
     "path_log_weight",
     "push_score",
     "simulate",

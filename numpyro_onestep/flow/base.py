@@ -79,6 +79,15 @@ def base_dim(steps: Any) -> int:
 
 
 @functools.singledispatch
+def jacobian_size(steps: Any) -> int:
+    """How many numbers `apply_with_log_det` holds at a time for the Jacobian of one point.
+
+    By default those of a dense matrix, its tangents and its factors.
+    """
+    return 3 * base_dim(steps) ** 2
+
+
+@functools.singledispatch
 def identity(steps: Any) -> Any:
     """The map that moves nothing, in as many dimensions; where possible of the same kind."""
     raise _unknown(steps)

@@ -23,6 +23,7 @@ from numpyro_onestep.flow.base import (
     base_dim,
     identity,
     invert,
+    jacobian_size,
 )
 from numpyro_onestep.flow.controlled import ControlledFlow, Identity
 from numpyro_onestep.networks import Params
@@ -149,6 +150,12 @@ class DiffusionSteps:
 def _(steps: DiffusionSteps) -> int:
     starts = 0 if steps.flow.kernel.starts_at_zero else 1
     return steps.flow.dim * (steps.times.shape[-1] + starts)
+
+
+@jacobian_size.register
+def _(steps: DiffusionSteps) -> int:
+    # A path has none.
+    return base_dim(steps)
 
 
 @identity.register

@@ -27,6 +27,7 @@ from numpyro_onestep.flow.base import (
     base_dim,
     identity,
     invert,
+    jacobian_size,
     newton_step,
 )
 from numpyro_onestep.log_det import DiagonalPlusLowRank
@@ -111,6 +112,11 @@ def _jacobian(block: Blocks, x: jax.Array) -> DiagonalPlusLowRank:
 @base_dim.register
 def _(blocks: Blocks) -> int:
     return blocks.hidden.shape[-1]
+
+
+@jacobian_size.register
+def _(blocks: Blocks) -> int:
+    return 2 * blocks.hidden.shape[-1] * blocks.hidden.shape[-2]
 
 
 @identity.register

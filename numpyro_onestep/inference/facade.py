@@ -57,7 +57,7 @@ class OneStepInference(Finished):
             default the method's own number: 1, or a whole path for a multi-step sampler.
         posterior: what the equally weighted draws of the posterior group are. "imh": independence
             Metropolis-Hastings chains over the raw draws, four to a draw, exact in the limit, whose
-            `r_hat` and `ess_bulk` tell the truth; "resampled": as many raw draws resampled by
+            `r_hat` and `ess_bulk` show uneven weights; "resampled": as many raw draws resampled by
             their Pareto-smoothed weights; "weighted": the raw draws as they are, for those who
             apply the weights themselves.
         init_strategy: where the Gaussian fit starts, as for NUTS.

@@ -18,6 +18,7 @@ from numpyro_onestep.flow import DiffusionFlow, Flow, TraceLogDet
 from numpyro_onestep.inference.drawing import Part, chunks, mixed, shared_out
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Density
+from numpyro_onestep.target import in_batches
 from numpyro_onestep.training.draws import standard_normal_log_density
 
 
@@ -62,8 +63,13 @@ def _chunk(
     # The numbers of `draw`: the same key, the same base draws.
     base = jax.random.normal(rng_key, (num, flow.dim), density.affine.mean.dtype)
     keys = jax.random.split(jax.random.fold_in(rng_key, 0), num)
-    image, total = jax.vmap(lambda z, key: trace.along(flow, params, density, z, num_steps, key))(
-        base, keys
-    )
+
+    def one(point: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        z, key = point
+        return trace.along(flow, params, density, z, num_steps, key)
+
+    # Of every probe its tangents within a step and behind it.
+    probes = flow.dim if trace.num_probes is None else trace.num_probes
+    image, total = in_batches(one, (base, keys), 3 * flow.dim * probes)
     log_density = jax.vmap(density.log_density)(image)
     return log_density + total - standard_normal_log_density(base)

@@ -1,7 +1,7 @@
 """Targets: log-densities of NumPyro models in unconstrained coordinates, with their data."""
 
 from numpyro_onestep.target.base import Target
-from numpyro_onestep.target.batches import over_points
+from numpyro_onestep.target.batches import in_batches, over_points
 from numpyro_onestep.target.build import build_target
 from numpyro_onestep.target.likelihood import log_prior_by_site, pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
@@ -40,6 +40,7 @@ __all__ = [
     "has_other_coordinates",
     "given_observations",
     "log_prior_by_site",
+    "in_batches",
     "over_points",
     "pointwise_log_likelihood",
     "predictive_draws",

@@ -25,7 +25,18 @@ def over_points(function: Callable[[jax.Array], Any], target: Any, points: jax.A
         points: `(n, dim)`.
     """
     values = sum(leaf.size for leaf in jax.tree.leaves(target))
-    num = len(points)
+    return in_batches(function, points, values)
+
+
+def in_batches(function: Callable[[Any], Any], points: Any, values: int) -> Any:
+    """`jax.vmap(function)(points)` in as few equal batches as memory allows.
+
+    Args:
+        function: of one point.
+        points: a pytree of arrays with a leading axis of one length.
+        values: numbers that one evaluation holds at a time.
+    """
+    num = len(jax.tree.leaves(points)[0])
     largest = max(1, _VALUES_PER_BATCH // max(values, 1))
     if num <= largest:
         return jax.vmap(function)(points)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from numpyro_onestep import flow as flows
 from numpyro_onestep.compilation import compiled
 from numpyro_onestep.preconditioner import Affine, log_density
-from numpyro_onestep.target import Target, over_points
+from numpyro_onestep.target import Target, in_batches, over_points
 
 
 class Draws(NamedTuple):
@@ -62,7 +62,8 @@ def standard_normal_log_density(z: jax.Array) -> jax.Array:
 def draw(target: Target, affine: Affine, blocks: Any, rng_key: jax.Array, num: int) -> Draws:
     """`num` independent draws; one compiled program per number of draws and of steps."""
     base = jax.random.normal(rng_key, (num, flows.base_dim(blocks)), affine.mean.dtype)
-    image, log_det, sign = jax.vmap(flows.apply_with_log_det, in_axes=(None, 0))(blocks, base)
+    one = functools.partial(flows.apply_with_log_det, blocks)
+    image, log_det, sign = in_batches(one, base, flows.jacobian_size(blocks))
     value, score = value_and_score(target, affine, image)
     return Draws(base, image, value, score, log_det, sign)
 
