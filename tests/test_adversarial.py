@@ -74,6 +74,38 @@ def check_truth(row):
             assert abs(influence.mean()) <= 5.0 * influence.std() / np.sqrt(num) + 1e-3, marginal
 
 
+def test_page(adversarial, tmp_path):
+    """Every class in its cell, the largest error of what counts, and the cause of a refusal."""
+    page = adversarial.hard_page
+    rows = [adversarial.by_name(name) for name in ("ring", "cross", "step")]
+    right = {
+        "class": "right",
+        "verdict": "reliable",
+        "true": 1.0,
+        "se": 0.01,
+        "reasons": ["k", "r"],
+    }
+    lines = [
+        right | {"name": "ring", "seed": 0, "log_z": 1.001},
+        right | {"name": "ring", "seed": 1, "log_z": 0.98, "verdict": "usable_with_weights"},
+        right | {"name": "cross", "seed": 0, "log_z": 3.0, "class": "WRONG"},
+        right
+        | {"name": "cross", "seed": 1, "log_z": 9.0, "class": "refused", "reasons": ["k", "folds"]},
+        {"name": "step", "seed": 0, "class": "failed", "verdict": "no result within 3 s"},
+    ]
+    path = tmp_path / "lines.jsonl"
+    for line in (lines[1] | {"log_z": 7.0}, *lines):
+        page.append(path, line)
+    assert sorted(map(str, page.load(path))) == sorted(map(str, lines))
+    text = page.tables(lines, rows)
+    assert "5 runs: 2 right (40%), 1 refused (20%), 1 without a result (20%), 1 wrong" in text
+    ring, cross, step = (next(t for t in text.splitlines() if f"`{r.name}` |" in t) for r in rows)
+    assert "| right | right, with weights | -0.02 | 0.01 |" in ring
+    assert "| **WRONG**, reliable | refused | 2 | 0.01 |" in cross
+    assert "| no result within 3 s | not run | - | - |" in step
+    assert "* `cross`, seed 1: folds" in text
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_truths(adversarial, name):
     check_truth(adversarial.by_name(name))

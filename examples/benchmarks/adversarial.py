@@ -2,6 +2,7 @@
 
     python examples/benchmarks/adversarial.py
     python examples/benchmarks/adversarial.py --rows funnel banana --seeds 0 1 2 --reasons
+    python examples/benchmarks/adversarial.py --records adversarial.jsonl --page
 
 Every run is a fresh process with the default settings, and ends in one of four classes:
 
@@ -28,6 +29,7 @@ import numpy as np
 import hard_data
 import hard_groups
 import hard_modes
+import hard_page
 import hard_shapes
 from hard import HardRow, Marginal, Samples, Truth
 
@@ -148,6 +150,8 @@ HEADER = (
 
 def table_line(line: dict) -> str:
     """One line of the printed table; `worst` is in units of the allowed error."""
+    if line["class"] == "failed":
+        return f"{line['name']:22} {line['seed']:4d} failed: {line['verdict']}"
     where = f"; {line['where']}" if line["worst"] > 1.0 else ""
     return (
         f"{line['name']:22} {line['seed']:4d} {line['class']:8} {line['log_z']:11.3f}"
@@ -156,16 +160,18 @@ def table_line(line: dict) -> str:
     )
 
 
-def in_fresh_process(name: str, seed: int, *, num_samples: int, limit: float) -> dict | str:
-    """Runs one row in its own process; returns its line, or what it said when it failed."""
+def in_fresh_process(name: str, seed: int, *, num_samples: int, limit: float) -> dict:
+    """Runs one row in its own process; returns its line, with what it said if it failed."""
+    failed = {"name": name, "seed": seed, "class": "failed", "reasons": []}
     command = [sys.executable, str(Path(__file__).resolve()), "--one", "--rows", name]
     command += ["--seeds", str(seed), "--num-samples", str(num_samples)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:
-        return f"no result within {limit:.0f} s"
+        return failed | {"verdict": f"no result within {limit:.0f} s"}
     if done.returncode:
-        return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
+        said = done.stderr.strip().splitlines()
+        return failed | {"verdict": said[-1] if said else "no message"}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -189,6 +195,8 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
     parser.add_argument("--num-samples", type=int, default=1000, help="per chain, of four")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds per run")
     parser.add_argument("--reasons", action="store_true", help="print those of the verdict")
+    parser.add_argument("--records", type=Path, help="keep lines there, skip what it holds")
+    parser.add_argument("--page", action="store_true", help="write the docs page from --records")
     parser.add_argument("--list", action="store_true", help="only name the posteriors")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -200,17 +208,22 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
     if options.one:
         print(json.dumps(run_one(rows[0], options.seeds[0], num_samples=options.num_samples)))
         return {}
+    if options.page:
+        hard_page.write(hard_page.load(options.records or hard_page.RECORDS), ROWS)
+        return {}
+    kept = hard_page.load(options.records) if options.records else []
+    known = {(line["name"], line["seed"]): line for line in kept if line["class"] != "failed"}
     counts = dict.fromkeys(CLASSES, 0)
     print(HEADER, flush=True)
     for row in rows:
         for seed in options.seeds:
-            line = in_fresh_process(
-                row.name, seed, num_samples=options.num_samples, limit=options.limit
-            )
-            if isinstance(line, str):
-                counts["failed"] += 1
-                print(f"{row.name:22} {seed:4d} failed: {line}", flush=True)
-                continue
+            line = known.get((row.name, seed))
+            if line is None:
+                line = in_fresh_process(
+                    row.name, seed, num_samples=options.num_samples, limit=options.limit
+                )
+                if options.records:
+                    hard_page.append(options.records, line)
             counts[line["class"]] += 1
             print(table_line(line), flush=True)
             for reason in line["reasons"] if options.reasons else []:
