@@ -124,7 +124,9 @@ def summary(records: list[dict]) -> str:
     for budget in (4000, 100_000):
         ratios = {k: v[0] for k, v in draws_ratios(records, budget).items()}
         text = f"effective draws per second over the best NUTS variant, {budget:,} draws asked"
-        lines.append(ratio_line(text, ratios))
+        none = [model for model, ratio in ratios.items() if ratio == 0.0]
+        missing = f" No result of ours: {', '.join(none)}." if none else ""
+        lines.append(ratio_line(text, {k: v for k, v in ratios.items() if v > 0.0}, missing))
     ratios, alone, failed = {}, [], []
     for model in models:
         seconds = seconds_to_log_z(records, model)
@@ -157,7 +159,8 @@ def versus(records: list[dict]) -> str:
         cells = [model]
         for ratios in by_draws.values():
             ratio = ratios.get(model)
-            cells.append(f"{ratio[0]:.2g} ({ratio[1]})" if ratio else "-")
+            none = f"no result ({ratio[1]})" if ratio else "-"
+            cells.append(f"{ratio[0]:.2g} ({ratio[1]})" if ratio and ratio[0] else none)
         seconds = seconds_to_log_z(records, model)
         ours = seconds.pop(OURS, None)
         cells.append(f"{ours[0]:.1f}" if ours else "not reached")

@@ -32,7 +32,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def number(value: float | None, digits: int = 2) -> str:
     """A number, or a dash where there is none."""
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    if value is None or not math.isfinite(value):
+        return "-"
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
 def of_seed_0(lines: list[dict]) -> list[dict]:

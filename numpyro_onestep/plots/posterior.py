@@ -58,6 +58,9 @@ def plot_posterior_and_weights(
     Raises:
         ValueError: for unknown variables, `prob` outside (0, 1), `max_scalars` below 1, or a
             result without posterior or importance group.
+
+    Example:
+        >>> plot_posterior_and_weights(result, ["mu", "tau"]).savefig("posterior.png")
     """
     if not 0.0 < prob < 1.0:
         raise ValueError(f"expected a probability in (0, 1); got {prob}")

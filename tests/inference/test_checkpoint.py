@@ -3,7 +3,11 @@
 import dataclasses
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -93,6 +97,41 @@ def test_a_killed_run_goes_on_to_the_same_result(whole, tmp_path, monkeypatch):
     resumed = go(path)
     check_same(resumed, whole)
     assert not explored and len(calls) == 2 * METHOD_ROUNDS and before == number - 1
+    assert not path.exists()
+
+
+@pytest.mark.slow
+def test_after_sigkill_another_process_goes_on(whole, tmp_path):
+    """The operating system ends a process in the middle of a round: no handler runs."""
+    program = """
+import os, signal, sys
+import test_checkpoint
+from numpyro_onestep.training import journal, loop
+
+def killed(*args):
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return counting(*args)
+
+journal.SECONDS_BETWEEN = 0.0
+counting, calls = test_checkpoint.counted(loop.improve)
+loop.improve = killed
+test_checkpoint.go(sys.argv[1])
+"""
+    path = tmp_path / "run.checkpoint"
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (here.parents[1], here))),
+        # As in this process.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+    }
+    command = [sys.executable, "-c", program, str(path), str(METHOD_ROUNDS + 2)]
+    ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert path.exists()
+    check_same(go(path), whole)
     assert not path.exists()
 
 
