@@ -63,17 +63,29 @@ def _hidden_row(place: float) -> HardRow:
     )
 
 
-def _gmm40_means() -> np.ndarray:
-    return np.random.default_rng(0).uniform(-40.0, 40.0, (40, 2))
+def _gmm40_means(dim: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-40.0, 40.0, (40, dim))
 
 
-def _gmm40() -> Truth:
+def _gmm40(dim: int) -> Truth:
     marginals = []
-    for i, centres in enumerate(_gmm40_means().T):
+    for i, centres in enumerate(_gmm40_means(dim).T):
         grid = np.linspace(-46.0, 46.0, 20001)
         density = stats.norm.pdf(grid[:, None] - centres).sum(1)
         marginals.append(from_grid(f"x[{i}]", element("x", i), grid, density))
     return Truth(0.0, tuple(marginals))
+
+
+def _gmm40_row(name: str, dim: int) -> HardRow:
+    truth, why = partial(_gmm40, dim), f"forty modes in {dim} dimensions"
+    return HardRow(
+        name,
+        densities.gaussian_mixture,
+        truth,
+        dim,
+        why,
+        lambda: {"means": _gmm40_means(dim)},
+    )
 
 
 def _multi_well() -> Truth:
@@ -247,14 +259,8 @@ ROWS = (
     _hidden_row(30.0),
     _spike_row(1),
     _spike_row(2),
-    HardRow(
-        "gmm40",
-        densities.gaussian_mixture,
-        _gmm40,
-        2,
-        "forty modes",
-        lambda: {"means": _gmm40_means()},
-    ),
+    _gmm40_row("gmm40", 2),
+    _gmm40_row("gmm40_50d", 50),
     HardRow("multi_well", densities.multi_well, _multi_well, 5, "32 modes"),
     HardRow("many_well", densities.many_well, _many_well, 32, "65,536 modes"),
     HardRow(
