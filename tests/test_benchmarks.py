@@ -24,6 +24,7 @@ def benchmarks():
     sys.path.remove(str(BENCHMARKS))
 
 
+@pytest.mark.slow
 def test_dimensions(benchmarks):
     skipped = []
     for row in benchmarks("suite").ROWS:

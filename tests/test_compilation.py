@@ -74,7 +74,7 @@ def test_what_is_cancelled_is_compiled_when_it_is_called():
     assert function(jnp.ones(3), 14).tolist() == [1.0, 2.0**14, 3.0**14]
 
 
-@pytest.mark.parametrize("spare", [True, False])
+@pytest.mark.parametrize("spare", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_training_calls_what_was_compiled_ahead(compilations, monkeypatch, spare):
     """Types and shapes are foretold: no large program is compiled twice, or when it is needed."""
 

@@ -82,6 +82,7 @@ def log_scales(y, idle):
         numpyro.sample("y", dist.Normal(0.0, jnp.exp(log_scale)), obs=y)
 
 
+@pytest.mark.slow
 def test_hessians_where_the_posterior_is_not_normal():
     """In 201 dimensions, the bound that draws reach in 101, those without the idle sites."""
     y = 2.0 * np.random.default_rng(0).normal(size=100)

@@ -215,6 +215,7 @@ def signed_scale(y):
     numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
 
 
+@pytest.mark.slow
 def test_a_density_that_is_undefined_in_half_of_the_prior_is_noted():
     """As NUTS does, the run takes a negative scale for impossible, but it says so."""
     y = np.array([0.6, -0.4, 1.1])

@@ -71,6 +71,7 @@ def test_bayes_factor_of_nested_regressions(fits):
     assert error <= 4.0 * table["probability_se"]["two"] < 0.05
 
 
+@pytest.mark.slow
 def test_a_sequence_of_nested_models(fits):
     """From one column to four by `refit`, one compiled program: every step within 0.05.
 

@@ -209,6 +209,7 @@ def test_print_summary(fitted, capsys):
     assert f"{stat(fitted, 'log_evidence'):.3f}" in text
 
 
+@pytest.mark.slow
 def test_same_key_same_numbers(fitted, monkeypatch):
     """A legacy key and a progress bar change nothing."""
     monkeypatch.delenv("CI", raising=False)
@@ -217,6 +218,7 @@ def test_same_key_same_numbers(fitted, monkeypatch):
     assert equal(fitted, again)
 
 
+@pytest.mark.slow
 def test_other_key_other_numbers_resampled(fitted):
     options = {"coords": {"school": NAMES}, "posterior": "resampled"}
     other = run(schools, ERROR, effect=EFFECT, key=1, options=options)
@@ -236,6 +238,7 @@ def test_other_key_other_numbers_resampled(fitted):
     assert np.ptp(draws.mean(1)) < 0.3 * draws.std()
 
 
+@pytest.mark.slow
 def test_weighted_draws_in_several_steps(fitted):
     options = {"posterior": "weighted", "num_steps": 2}
     two = run(schools, ERROR, effect=EFFECT, options=options)

@@ -127,6 +127,7 @@ def test_run_time_error_in_the_first_round(monkeypatch):
         run(line, X, Y, options={"method": LONG})
 
 
+@pytest.mark.slow
 def test_model_that_raises_at_times():
     """The error is the model's own, the last run stays, and the next attempt works."""
     fails = []

@@ -105,6 +105,7 @@ def test_they_can_be_compared(fitted):
     assert abs(difference - expected) < 0.1
 
 
+@pytest.mark.slow
 def test_what_was_handed_over_may_have_run():
     """A copy is refitted: data and result of the original stay."""
     original = inference()
@@ -117,6 +118,7 @@ def test_what_was_handed_over_may_have_run():
     assert abs(log_z - log_evidence(Y + 1.0)) <= 4.0 * se < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [0, 1])
 def test_ctrl_c(monkeypatch, finished):
     """What is there is returned; the error goes through where that is nothing."""

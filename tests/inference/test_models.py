@@ -117,6 +117,7 @@ def test_double_precision():
     assert error <= 4.0 * stat(inference, "log_evidence_se") <= 0.05
 
 
+@pytest.mark.slow
 def test_calls_of_the_model_are_capped():
     """Tracing, not running: a loop over draws in Python would call the model thousands of times."""
     calls = []

@@ -111,6 +111,7 @@ def test_hidden_modes(distance, improper):
         assert abs(stat(inference, "log_evidence")) < 0.02
 
 
+@pytest.mark.slow
 def test_sign_symmetry():
     y = np.array([4.1, 3.9, 4.0, 4.2])
 

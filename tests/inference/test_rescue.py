@@ -45,6 +45,7 @@ def rescued():
     return run(skewed, Y, options=NUTS)
 
 
+@pytest.mark.slow
 def test_a_refusal_stays_without_a_fallback(refused):
     assert refused.verdict.label == "unreliable"
     assert not any("NUTS in" in reason for reason in refused.verdict.reasons)
@@ -139,6 +140,7 @@ def test_chains_in_one_of_two_modes_are_no_rescue():
     assert inference.inference_data.attrs["fallback"] == ""
 
 
+@pytest.mark.slow
 def test_separate_modes_are_left_alone(refused, monkeypatch):
     monkeypatch.setattr(rescue_module, "Walkers", None)
     fit = refused._run.fit
@@ -149,6 +151,7 @@ def test_separate_modes_are_left_alone(refused, monkeypatch):
     assert "the posterior has 2 separate modes" in left.verdict.reasons[-1]
 
 
+@pytest.mark.slow
 def test_no_time_for_a_rescue(refused):
     for deadline in (-np.inf,):
         left = rescue_module.rescue(refused._run, KEY, num_chains=4, num_steps=1, deadline=deadline)
@@ -156,6 +159,7 @@ def test_no_time_for_a_rescue(refused):
         assert "stopped before (time limit)" in left.verdict.reasons[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error, said",
     [

@@ -192,6 +192,7 @@ def odd(table):
         numpyro.sample("height", dist.Normal(slope * table.x, 1.0), obs=table.y)
 
 
+@pytest.mark.slow
 def test_parameters_are_kept_and_arguments_that_no_file_holds_given_again(tmp_path):
     table = Table(X, Y)
     fitted = run(odd, table, key=3)

@@ -25,6 +25,7 @@ def normal():
     numpyro.sample("x", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
 
 
+@pytest.mark.slow
 def test_stored_beside_the_exact_weights():
     options = {"method": METHOD, "trace_weights": TraceLogDet(), "num_samples": 100}
     inference = run(normal, warn=True, options=options)

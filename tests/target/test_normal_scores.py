@@ -96,7 +96,10 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("all families", marks=pytest.mark.slow), "under a hierarchy", "bounds from data"],
+)
 def test_density_and_sites_are_those_of_the_users_model(name):
     """The change of variables, with automatic differentiation's Jacobian."""
     model, scored = MODELS[name]
