@@ -95,7 +95,7 @@ def test_page(adversarial, tmp_path):
     ]
     path = tmp_path / "lines.jsonl"
     for line in (lines[1] | {"log_z": 7.0}, *lines):
-        page.append(path, line)
+        adversarial.records.append(path, line)
     assert sorted(map(str, page.load(path))) == sorted(map(str, lines))
     text = page.tables(lines, rows)
     assert "5 runs: 2 right (40%), 1 refused (20%), 1 without a result (20%), 1 wrong" in text

@@ -32,6 +32,7 @@ import hard_modes
 import hard_page
 import hard_shapes
 from hard import HardRow, Marginal, Samples, Truth
+from peers import records
 
 ROWS: tuple[HardRow, ...] = (
     *hard_shapes.ROWS,
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> dict[str, int]:
                     row.name, seed, num_samples=options.num_samples, limit=options.limit
                 )
                 if options.records:
-                    hard_page.append(options.records, line)
+                    records.append(options.records, line)
             counts[line["class"]] += 1
             print(table_line(line), flush=True)
             for reason in line["reasons"] if options.reasons else []:

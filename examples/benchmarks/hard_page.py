@@ -1,14 +1,13 @@
 """Tables of the hard posteriors, from the kept lines of `adversarial`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from hard import HardRow
-from peers.records import RESULTS
+from peers import records
 from peers_page import number, replace_tables, table
 
-RECORDS = RESULTS / "adversarial.jsonl"
+RECORDS = records.RESULTS / "adversarial.jsonl"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks_hard.md"
 _WORDS = {
     "reliable": "right",
@@ -19,17 +18,7 @@ _WORDS = {
 
 def load(path: Path = RECORDS) -> list[dict]:
     """The last line of every row and seed; [] without a file."""
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    return list({(line["name"], line["seed"]): line for line in lines}.values())
-
-
-def append(path: Path, line: dict) -> None:
-    """Adds the line of a run."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    return records.load(path, lambda line: (line["name"], line["seed"]))
 
 
 def outcome(line: dict | None) -> str:

@@ -1,6 +1,5 @@
 """Tables of `docs/published_samplers.md`, and a figure, from the lines of the program."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import published_consistency
 import published_line
 import suite
+from peers import records
 
 RESULTS = Path(__file__).parent / "results" / "published_samplers.jsonl"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -17,9 +17,7 @@ STEPS = ("1", "2", "4", "8", "16")
 
 def load() -> list[dict]:
     """The last line of every method, target and seed."""
-    text = RESULTS.read_text() if RESULTS.exists() else ""
-    lines = [json.loads(line) for line in text.splitlines() if line.strip()]
-    return list({(x["method"], x["target"], x["seed"]): x for x in lines}.values())
+    return records.load(RESULTS, lambda x: (x["method"], x["target"], x["seed"]))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

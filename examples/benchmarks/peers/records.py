@@ -1,6 +1,7 @@
 """Records of runs: one line of JSON each; of several for one piece the last counts."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -11,7 +12,7 @@ def key(record: dict) -> tuple:
     return tuple(record[name] for name in ("model", "method", "budget", "seed"))
 
 
-def load(path: Path) -> list[dict]:
+def load(path: Path, key: Callable[[dict], tuple] = key) -> list[dict]:
     """The records that count, in order of their first measurement; [] without a file."""
     if not path.exists():
         return []
