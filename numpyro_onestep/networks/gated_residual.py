@@ -76,6 +76,10 @@ class _GatedResidual(nnx.Module):
 
 
 _NUM_FEATURES = 8
+# The two units of a bend: slope and offset, for which their sum is close to a parabola over two
+# standard deviations; and nodes of the quadrature that says how close.
+_RIDGE, _RIDGE_BIAS = 0.5, 0.66
+_NUM_NODES = 64
 
 
 def _time_features(t: jax.Array, d: jax.Array) -> jax.Array:
@@ -116,6 +120,45 @@ class GatedResidualNetwork:
             (params["features"]["kernel"], _NUM_FEATURES**-0.5),
         ):
             weights[...] = scale * generator.standard_normal(weights.shape)
+        return params
+
+    @property
+    def num_ridges(self) -> int:
+        """How many directions `bent` has units for: two each, and one per block for the mean."""
+        return self.num_blocks * ((self.width - 1) // 2)
+
+    def bent(self, params: Params, directions: np.ndarray, weights: np.ndarray) -> Params:
+        r"""Parameters of a map of given bends, on the host; units that it does not need stay.
+
+        In one step it is close to
+
+            z + sum_k w_k v_k ((v_k z)^2 - 1).
+
+        Two units of opposite signs make an even function of `v_k z` that is bounded, and whose mean
+        and second Hermite coefficient under a standard normal are those of the square.
+
+        Args:
+            params: as `init` gives them.
+            directions: the unit vectors `v_k`, `(num, dim)`, at most `num_ridges` of them.
+            weights: `w_k`, `(num,)`.
+        """
+        params = jax.tree.map(np.array, params)
+        nodes, shares = np.polynomial.hermite_e.hermegauss(_NUM_NODES)
+        shares = shares / shares.sum()
+        even = np.tanh(_RIDGE * nodes + _RIDGE_BIAS) - np.tanh(_RIDGE * nodes - _RIDGE_BIAS)
+        mean, coefficient = shares @ even, 0.5 * shares @ (even * (nodes**2 - 1.0))
+        # The largest ones in turns: every block bends a part of the way.
+        order = np.argsort(-np.abs(weights))
+        for block in range(self.num_blocks):
+            mine = order[block :: self.num_blocks]
+            units = slice(2 * len(mine))
+            v, out = directions[mine], (weights[mine] / coefficient)[:, None] * directions[mine]
+            params["hidden"][block, units] = np.concatenate([_RIDGE * v, _RIDGE * v])
+            params["bias"][block, units] = np.repeat([_RIDGE_BIAS, -_RIDGE_BIAS], len(mine))
+            params["shift"][block, :, units] = np.concatenate([out, -out]).T
+            # A unit that sees nothing is a constant.
+            params["hidden"][block, -1], params["bias"][block, -1] = 0.0, 1.0
+            params["shift"][block, :, -1] = -mean * out.sum(axis=0) / np.tanh(1.0)
         return params
 
     def blocks(self, params: Params, t: jax.Array, d: jax.Array) -> Blocks:

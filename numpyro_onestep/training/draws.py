@@ -6,10 +6,12 @@ log w = log gamma(m + L T(z)) + log|L| + log|det dT/dz| - log N(z; 0, I)
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_onestep import flow as flows
 from numpyro_onestep.compilation import compiled
@@ -72,3 +74,15 @@ def value_and_score(target: Target, affine: Affine, z: jax.Array) -> tuple[jax.A
     """Log-density `(n,)` of the target and its gradient `(n, dim)` at `z: (n, dim)`."""
     one = jax.value_and_grad(functools.partial(log_density, target, affine))
     return over_points(one, target, z)
+
+
+def ess_and_evidence(draws: Draws) -> tuple[float, float]:
+    """Share of effective draws and log evidence; 0 and minus infinity where no weight is known."""
+    log_weight = np.asarray(draws.log_weight, float)
+    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+    top = log_weight.max()
+    if not np.isfinite(top):
+        return 0.0, -math.inf
+    weight = np.exp(log_weight - top) * np.asarray(draws.sign, float)
+    ess_fraction = max(weight.sum(), 0.0) ** 2 / max((weight**2).sum(), 1e-300) / len(weight)
+    return float(ess_fraction), float(top + np.log(max(weight.mean(), 1e-300)))

@@ -26,7 +26,7 @@ from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import Target
-from numpyro_onestep.training.draws import Draws, draw
+from numpyro_onestep.training.draws import Draws, draw, ess_and_evidence
 from numpyro_onestep.training.enough import is_enough, is_normal, serves
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.methods import Method
@@ -37,12 +37,11 @@ from numpyro_onestep.training.moves import (
     move,
     move_settings,
 )
+from numpyro_onestep.training.start import best_start
 from numpyro_onestep.training.updates import begin, improve, map_of
 
 # Share of the best round's effective draws below which the last updates were an accident.
 _ACCIDENT = 0.5
-# Share with the tails of the untrained map, which cost a seventh, below which nobody looks.
-_NEARLY_NORMAL = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +223,23 @@ def _train_rounds(
         best = (noted.best[0], jax.tree.unflatten(jax.tree.structure(params), noted.best[1]))
         history.__dict__.update(vars(copy.deepcopy(noted.history)))
     try:
+        if warm is None and noted is None and plain is not None:
+            key_start = jax.random.fold_in(key_rounds, 2**29)
+            identity = flows.identity(map_of(flow, 1, params, density))
+            of_fit = draw(target, affine, identity, key_start, method.num_points)
+            history.num_gradients += method.num_points
+            if is_normal(of_fit, method):
+                # A normal posterior needs no network, nor the tails of the untrained one.
+                _record(history, of_fit)
+                cancel()
+                return TrainedSampler(affine, plain.init(key_init), step_size, plain)
+            if time.perf_counter() < deadline:
+                params, num_gradients = best_start(
+                    density, flow, method, params, of_fit, key_start
+                )
+                history.num_gradients += num_gradients
+                state = begin(method, params)
+                best = (0.0, state.average)
         for i in range(num_done, method.max_rounds + method.num_annealing):
             if history.stopped:
                 break
@@ -234,19 +250,6 @@ def _train_rounds(
             draws = draw(target, affine, steps, key_draw, method.num_points)
             _record(history, draws)
             best = max(best, (history.ess_fraction[-1], state.average), key=lambda pair: pair[0])
-            may_be_normal = i == 0 and warm is None and history.ess_fraction[0] > _NEARLY_NORMAL
-            if plain is not None and may_be_normal:
-                # A normal posterior needs no network, nor the tails of the untrained one.
-                draws_of_fit = draw(
-                    target, affine, flows.identity(steps), key_draw, method.num_points
-                )
-                history.num_gradients += method.num_points
-                if is_normal(draws_of_fit, method):
-                    del history.ess_fraction[-1], history.log_evidence[-1]
-                    _record(history, draws_of_fit)
-                    history.num_gradients += method.num_points
-                    cancel()
-                    return TrainedSampler(affine, plain.init(key_init), step_size, plain)
             if warm is not None and not history.losses and serves(history.ess_fraction, method):
                 # What was learned from other data will do, once fresh draws have said so twice.
                 history.num_gradients += method.num_points
@@ -296,7 +299,7 @@ def _train_rounds(
             # What the last updates have led to, on fresh draws.
             key_last = jax.random.fold_in(key_rounds, 2**31)
             steps = map_of(flow, method.num_sampling_steps, state.average, density)
-            last, _ = _ess_and_evidence(draw(target, affine, steps, key_last, method.num_points))
+            last, _ = ess_and_evidence(draw(target, affine, steps, key_last, method.num_points))
             history.num_gradients += method.num_points
             if last < _ACCIDENT * best[0]:
                 state = state.replace(average=best[1])
@@ -312,19 +315,7 @@ def _train_rounds(
 
 
 def _record(history: TrainingHistory, draws: Draws) -> None:
-    ess_fraction, log_evidence = _ess_and_evidence(draws)
+    ess_fraction, log_evidence = ess_and_evidence(draws)
     history.ess_fraction.append(ess_fraction)
     history.log_evidence.append(log_evidence)
     history.diverged |= log_evidence == -math.inf
-
-
-def _ess_and_evidence(draws: Draws) -> tuple[float, float]:
-    """Share of effective draws and log evidence; 0 and minus infinity where no weight is known."""
-    log_weight = np.asarray(draws.log_weight, float)
-    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
-    top = log_weight.max()
-    if not np.isfinite(top):
-        return 0.0, -math.inf
-    weight = np.exp(log_weight - top) * np.asarray(draws.sign, float)
-    ess_fraction = max(weight.sum(), 0.0) ** 2 / max((weight**2).sum(), 1e-300) / len(weight)
-    return float(ess_fraction), float(top + np.log(max(weight.mean(), 1e-300)))

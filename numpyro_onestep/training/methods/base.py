@@ -8,9 +8,11 @@ here with its own flow and batches.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from numpyro_onestep.flow import Flow
@@ -141,6 +143,20 @@ class Method:
         The smaller the better: drawing and checking take their time by the size of the map.
         """
         return None
+
+    def num_start_batches(self, dim: int) -> int:
+        """Rounds' worth of draws of the Gaussian fit that `starts` looks at; 0 for no starts."""
+        return 0
+
+    def starts(self, params: Params, base: np.ndarray, score: np.ndarray) -> Sequence[Params]:
+        """Parameters to start from in place of the untrained ones, if they serve better.
+
+        Args:
+            params: the untrained parameters.
+            base: draws from N(0, I), `(num_batches, n, dim)`.
+            score: of the target there, in the coordinates of the fit, `(num_batches, n, dim)`.
+        """
+        return ()
 
     @property
     def num_rounds(self) -> int:
