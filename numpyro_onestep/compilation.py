@@ -21,7 +21,7 @@ _OPTIONS = {"xla_backend_optimization_level": 1}
 class Compiled:
     """A function under `jax.jit`; inside another program it is a part of that.
 
-    A call waits for the programs that `ahead` has begun.
+    A call waits for the program that `ahead` has begun for arguments like its own.
     """
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
@@ -29,14 +29,15 @@ class Compiled:
         functools.update_wrapper(self, function)
         self._plain = jax.jit(function, **options)
         self._light = jax.jit(function, compiler_options=_OPTIONS, **options)
-        self._begun: set[Future[Any]] = set()
+        self._begun: dict[Any, Future[Any]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function."""
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
             # JAX has compiler's options for whole programs only.
             return self._plain(*args, **kwargs)
-        wait(set(self._begun))
+        if self._begun and (future := self._begun.get(_signature(args, kwargs))):
+            wait([future])
         return self._whole(*args, **kwargs)
 
     def ahead(self, *args: Any, **kwargs: Any) -> None:
@@ -45,11 +46,12 @@ class Compiled:
         Worth it where there is a core to spare. Errors are left to the call.
         """
         lowered = self._whole.lower(*args, **kwargs)
-        future = _pool().submit(lowered.compile)
-        for begun in (self._begun, _begun):
-            begun.add(future)
-            # What is done is kept by JAX; an entry here would keep it for ever.
-            future.add_done_callback(begun.discard)
+        signature = _signature(args, kwargs)
+        future = self._begun[signature] = _pool().submit(lowered.compile)
+        _begun.add(future)
+        # What is done is kept by JAX; an entry here would keep it for ever.
+        future.add_done_callback(_begun.discard)
+        future.add_done_callback(lambda _: self._begun.pop(signature, None))
 
     def result_type(self, *args: Any, **kwargs: Any) -> Any:
         """Shapes and types of what a call returns, as `jax.eval_shape`."""
@@ -77,6 +79,14 @@ def has_spare_core() -> bool:
     # Where the operating system does not say which ones are ours, all are.
     affinity = getattr(os, "sched_getaffinity", None)
     return (len(affinity(0)) if affinity else os.cpu_count() or 1) > 1
+
+
+def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What tells programs of one function apart: structure, shapes and types, static values."""
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    return structure, tuple(
+        (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves
+    )
 
 
 _begun: set[Future[Any]] = set()

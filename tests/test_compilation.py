@@ -2,15 +2,18 @@
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 
 from numpyro_onestep import OneStepInference, ResampleMove, compilation
 from numpyro_onestep.compilation import cancel, compiled
+from numpyro_onestep.target import build_target
 
 
 class Compilations(logging.Handler):
@@ -59,6 +62,18 @@ def test_a_call_uses_what_was_compiled_ahead(compilations):
     assert function.result_type(SHAPE, 3).shape == (3,)
 
 
+def test_a_call_waits_for_its_own_program_only(monkeypatch):
+    function, free = compiled(static_argnames="n")(cubes), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(compilation, "_pool", lambda: pool)
+        busy = pool.submit(free.wait, 60.0)
+        function.ahead(SHAPE, 2)
+        assert function(jnp.ones(3), 1).tolist() == [1.0, 2.0, 3.0]
+        assert not busy.done()
+        free.set()
+        assert function(jnp.ones(3), 2).tolist() == [1.0, 4.0, 9.0]
+
+
 def test_inside_another_program_it_is_a_part_of_that(compilations):
     function = compiled(static_argnames="n")(cubes)
     twice = jax.jit(lambda x: 2.0 * function(x, n=3))
@@ -72,6 +87,17 @@ def test_what_is_cancelled_is_compiled_when_it_is_called():
         function.ahead(SHAPE, n)
     cancel()
     assert function(jnp.ones(3), 14).tolist() == [1.0, 2.0**14, 3.0**14]
+
+
+def test_shapes_of_sites_are_found_without_compiling(compilations):
+    def model(y, sigma):
+        x = numpyro.sample("x", dist.HalfNormal(3.0))
+        numpyro.sample("y", dist.Normal(x, sigma), obs=y)
+
+    target = build_target(jax.random.key(0), model, (np.ones(7), np.ones(7)))
+    compilations.found.clear()
+    assert target.shapes["x"].shape == ()
+    assert not compilations.found
 
 
 @pytest.mark.parametrize("spare", [True, pytest.param(False, marks=pytest.mark.slow)])
@@ -88,7 +114,8 @@ def test_training_calls_what_was_compiled_ahead(compilations, monkeypatch, spare
     OneStepInference(model, num_samples=100, method=method, progress_bar=False).run(
         jax.random.key(0)
     )
-    for name, times in (("draw", 2), ("move", 1), ("improve", 1), ("log_weight_at", 1)):
+    counts = {"draw": 2, "move": 1, "improve": 1, "log_weight_at": 1, "begin": 1, "map_of": 2}
+    for name, times in counts.items():
         threads = compilations.threads(name)
         assert len(threads) == times, name
         assert all(t.startswith("numpyro_onestep") == spare for t in threads), name

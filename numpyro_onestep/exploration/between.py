@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target, over_points
 
@@ -69,7 +70,7 @@ def _along(target: Target, start: jax.Array, ends: np.ndarray | jax.Array) -> np
     return np.where(np.isfinite(values), values, -np.inf)
 
 
-@jax.jit
+@compiled()
 def _log_density_along(target: Target, start: jax.Array, ends: jax.Array) -> jax.Array:
     share = jnp.linspace(0.0, 1.0, NUM_BETWEEN, dtype=start.dtype)
     points = start + share[:, None] * (ends[:, None, :] - start)

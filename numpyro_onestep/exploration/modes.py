@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
@@ -115,7 +114,7 @@ def explore(
                 stopped = "time limit"
                 break
             (start, scale), key = search.next_start(), jax.random.fold_in(key_fit, len(search.fits))
-            search.add(fit_gaussian(target, jnp.asarray(start), jnp.asarray(scale), key))
+            search.add(fit_gaussian(target, start, scale, key))
     except KeyboardInterrupt:
         # Without a fit there is nothing worth keeping.
         if not search.fits:

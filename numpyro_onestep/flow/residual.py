@@ -17,6 +17,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_onestep import log_det, tails
 from numpyro_onestep.flow.base import (
@@ -121,7 +122,8 @@ def _(blocks: Blocks) -> int:
 
 @identity.register
 def _(blocks: Blocks) -> Blocks:
-    return jax.tree.map(jnp.zeros_like, blocks)
+    # Zeros of the host: JAX's own are a program for each shape.
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blocks)
 
 
 @apply.register

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from numpyro_onestep import flow as flows
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.exploration import Component
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import Evidence, evidence
@@ -196,7 +196,7 @@ def plain_draws(
 
     The target is in the coordinates of the sampler, not of one component.
     """
-    sites = jax.eval_shape(target.constrain_one, parts[0].sampler.affine.mean)
+    sites = target.shapes
     values = max(sum(leaf.size for leaf in sites.values()), flows.base_dim(parts[0].steps))
     chunk = max(1, min(_MAX_CHUNK, num, _CHUNK_VALUES // values))
     drawn = []
@@ -219,7 +219,7 @@ def chunks(rng_key: jax.Array, num: int, chunk: int) -> Iterator[tuple[jax.Array
         yield jax.random.fold_in(rng_key, i), min(chunk, num - start)
 
 
-@functools.partial(jax.jit, static_argnames="num")
+@compiled(static_argnames="num")
 def _draw_sites(
     target: Target, affine: Affine, blocks: Any, rng_key: jax.Array, num: int
 ) -> dict[str, jax.Array]:

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 from numpyro.infer import init_to_uniform
 
 from numpyro_onestep.flow import TraceLogDet
@@ -403,8 +402,7 @@ _MIN_DRAWS = 100
 
 def _check_names(target: Target, names: AxisNames) -> None:
     """Fails on dims and coords that do not fit before any work is done."""
-    shapes = jax.eval_shape(target.constrain_one, jnp.zeros(target.dim))
     # The same groups as in the result; factors are observations without elements.
     observed = {name: v for name, v in target.observed_data.items() if v.size}
-    for group in (shapes, observed, target.constant_data):
+    for group in (target.shapes, observed, target.constant_data):
         check_names({name: leaf.shape for name, leaf in group.items()}, names)

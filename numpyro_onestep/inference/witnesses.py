@@ -181,7 +181,7 @@ def particle_share(
         start = first[c]._replace(
             image=affine.inverse(points[rows]),
             log_density=log_density[rows] + log_rho[rows, c] + np.asarray(affine.log_det),
-            score=jnp.full_like(first[c].score, jnp.nan),
+            score=jnp.asarray(np.full(first[c].score.shape, np.nan, first[c].score.dtype)),
         )
         starts.append(start)
     before, total = None, 0

@@ -18,8 +18,8 @@ _MAX_HESSIAN_DIM = 2048
 
 def fit_gaussian(
     target: Target,
-    start: jax.Array,
-    scale: jax.Array,
+    start: jax.Array | np.ndarray,
+    scale: jax.Array | np.ndarray,
     rng_key: jax.Array,
     centring: jax.Array | np.ndarray | float = 0.0,
 ) -> GaussianFit:
@@ -42,7 +42,7 @@ def fit_gaussian(
     return fit_from_draws(target, start, scale, rng_key, centring, dense=dense)
 
 
-def _has_hessians(target: Target, x: jax.Array) -> bool:
+def _has_hessians(target: Target, x: jax.Array | np.ndarray) -> bool:
     """Whether the model's gradient has derivatives: not where it is a rule of its own for JAX."""
     gradient = jax.grad(target.log_density)
     try:

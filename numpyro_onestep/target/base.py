@@ -20,6 +20,7 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer.util import unconstrain_fn
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target import initial, prior
 from numpyro_onestep.target.arguments import named_arrays, refill_arguments
 from numpyro_onestep.target.normalisation import Evidence, classify
@@ -83,6 +84,13 @@ class Target:
         """Constrained and deterministic sites at one point `(dim,)`; for use inside `jit`."""
         return self.program.constrain(self.data, x)
 
+    @property
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of the constrained and deterministic sites at one point."""
+        x = jax.ShapeDtypeStruct((self.dim,), float_dtype())
+        # Of values that are not known, NumPyro checks nothing: each check would be compiled.
+        return jax.eval_shape(Target.constrain_one, self, x)
+
     def constrain(self, x: jax.Array | np.ndarray) -> dict[str, np.ndarray]:
         """Constrained and deterministic sites of many points, as `MCMC.get_samples` has them.
 
@@ -100,7 +108,7 @@ class Target:
         """
         if np.ndim(x) != 2 or np.shape(x)[1] != self.dim:
             raise ValueError(f"expected points of shape (n, {self.dim}); got {np.shape(x)}")
-        shapes = jax.eval_shape(self.constrain_one, jnp.zeros(self.dim, float_dtype()))
+        shapes = self.shapes
         values = sum(leaf.size for leaf in shapes.values())
         chunk = max(1, min(_DRAWS_PER_CHUNK, _VALUES_PER_CHUNK // max(values, 1)))
         parts = []
@@ -109,7 +117,8 @@ class Target:
             part = points[start : start + chunk]
             # The last chunk is padded: a chunk of its own length would be compiled anew.
             padded = np.pad(part, ((0, chunk - len(part)), (0, 0)), mode="edge")
-            parts.append({name: v[: len(part)] for name, v in _constrain(self, padded).items()})
+            sites = _constrain(self, padded)
+            parts.append({name: np.asarray(v)[: len(part)] for name, v in sites.items()})
         if not parts:
             return {name: np.zeros((0, *leaf.shape), leaf.dtype) for name, leaf in shapes.items()}
         return {name: np.concatenate([part[name] for part in parts]) for name in shapes}
@@ -229,12 +238,12 @@ class Target:
         return sha.hexdigest()
 
 
-@jax.jit
+@compiled()
 def _constrain(target: Target, x: jax.Array) -> Sites:
     return jax.vmap(target.constrain_one)(x)
 
 
-@jax.jit
+@compiled()
 def _unconstrain(target: Target, sites: Sites) -> jax.Array:
     args, kwargs = target.arguments
 

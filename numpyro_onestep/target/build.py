@@ -17,6 +17,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import initialize_model
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.arguments import (
     Arguments,
     is_array,
@@ -288,6 +289,6 @@ def _agree(target: Target, concrete: Target, x: jax.Array) -> bool:
     return bool(np.isclose(traced, untraced, rtol=1e-3, atol=1e-3, equal_nan=True))
 
 
-@jax.jit
+@compiled()
 def _log_density(target: Target, x: jax.Array) -> jax.Array:
     return target.log_density(x)

@@ -13,6 +13,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.initialization import init_to_uniform
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.program import float_dtype
 from numpyro_onestep.target.traces import site_log_densities
 
@@ -43,7 +44,7 @@ def valid_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
     return jnp.asarray(np.concatenate(found)[:num])
 
 
-@jax.jit
+@compiled()
 def _propose(target: Target, rng_key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Points by the strategy, with log-density and gradient: `(n, dim)`, `(n,)`, `(n, dim)`."""
     keys = jax.random.split(rng_key, _BATCH)
@@ -97,10 +98,10 @@ def _blame(target: Target, x: jax.Array) -> str:
 
 # Jitted with the data as arguments: for values it knows, NumPyro's validation would stop at the
 # first bad parameter without naming its site.
-_site_log_densities = jax.jit(site_log_densities)
+_site_log_densities = compiled()(site_log_densities)
 
 
-@jax.jit
+@compiled()
 def _site_gradients(target: Target, x: jax.Array) -> dict[str, jax.Array]:
     # One site at a time: a joint Jacobian would carry 0 * inf from one site to the others.
     def gradient(name: str) -> jax.Array:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.program import float_dtype
 from numpyro_onestep.target.traces import is_factor, site_log_densities, trace_at
@@ -61,7 +60,7 @@ _One = Callable[[Target, jax.Array], dict[str, jax.Array]]
 
 def _in_chunks(one: _One, target: Target, x: np.ndarray) -> dict[str, np.ndarray]:
     points = np.asarray(x, float_dtype())
-    shapes = jax.eval_shape(functools.partial(one, target), jnp.zeros(target.dim, float_dtype()))
+    shapes = jax.eval_shape(one, target, jax.ShapeDtypeStruct((target.dim,), float_dtype()))
     values = sum(leaf.size for leaf in shapes.values())
     chunk = max(1, min(_POINTS_PER_CHUNK, _VALUES_PER_CHUNK // max(values, 1)))
     parts = []
@@ -87,6 +86,6 @@ def _prior(target: Target, x: jax.Array) -> dict[str, jax.Array]:
     return {name: found[name] for name in target.site_slices}
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(static_argnums=0)
 def _many(one: _One, target: Target, x: jax.Array) -> dict[str, jax.Array]:
     return jax.vmap(one, in_axes=(None, 0))(target, x)

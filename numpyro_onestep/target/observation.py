@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions.distribution import MaskedDistribution
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.program import float_dtype
 from numpyro_onestep.target.traces import Site, is_factor, is_improper, parts, trace_at
 
@@ -48,7 +49,7 @@ def observe(target: Target) -> tuple[dict[str, Flags], dict[str, np.ndarray]]:
     return flags, values
 
 
-@jax.jit
+@compiled()
 def _observe(
     target: Target, points: jax.Array
 ) -> tuple[dict[str, dict[str, jax.Array]], dict[str, jax.Array]]:

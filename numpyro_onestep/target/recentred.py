@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import Normal, biject_to
 
+from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.loc_scale import Centredness, bare_distribution, loc_and_scale
 from numpyro_onestep.target.normal_scores import score_of
@@ -96,7 +97,7 @@ def users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _users_points(target, u)
 
 
-@jax.jit
+@compiled()
 def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The same for a recentred target."""
     users, centredness = users_target(target), centredness_of(target) or {}
@@ -125,7 +126,7 @@ def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(one)(u)
 
 
-@jax.jit
+@compiled()
 def _recentred_points(target: Target, x: jax.Array) -> jax.Array:
     """Points `(n, dim)` of the user's model in the coordinates of a recentred target."""
     users, centredness = users_target(target), centredness_of(target) or {}

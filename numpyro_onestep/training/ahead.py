@@ -37,6 +37,9 @@ def compile_ahead(target: Target, method: Method, rng_key: jax.Array) -> None:
     steps = jax.eval_shape(functools.partial(map_of, flow, 1), params, density)
     drawn = (target, density.affine, steps, rng_key, method.num_points)
     draw.ahead(*drawn)
+    # Short ones, which would wait for the long ones behind them on any thread.
+    begin.ahead(method, params)
+    map_of.ahead(flow, 1, params, density)
     step_size, max_weight = initial_step_size(affine.mean), math.sqrt(method.num_points)
     settings = move_settings(step_size, max_weight, method.num_moves)
     moved = (
@@ -53,4 +56,5 @@ def compile_ahead(target: Target, method: Method, rng_key: jax.Array) -> None:
     log_weight_at.ahead(steps, buffer[0].points, buffer[0].log_density)
     # The checks draw in twice as many steps.
     finer = jax.eval_shape(functools.partial(map_of, flow, 2), params, density)
+    map_of.ahead(flow, 2, params, density)
     draw.ahead(target, density.affine, finer, rng_key, method.num_points)

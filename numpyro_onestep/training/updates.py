@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -30,13 +29,13 @@ class State:
     optimiser: optax.OptState
 
 
-@functools.partial(jax.jit, static_argnames="method")
+@compiled(static_argnames="method")
 def begin(method: Method, params: Params) -> State:
     """What training starts from."""
     return State(params, params, method.optimiser().init(params))
 
 
-@functools.partial(jax.jit, static_argnames=("flow", "num_steps"))
+@compiled(static_argnames=("flow", "num_steps"))
 def map_of(flow: Flow, num_steps: int, params: Params, density: Density) -> Any:
     """The map in so many steps."""
     return flow.steps(params, num_steps, density)
