@@ -104,9 +104,7 @@ def test_training_starts_with_the_skewness(density):
     target, affine = density.target, density.affine
     fit = flows.identity(map_of(flow, 1, untrained, density))
     of_fit = draw(target, affine, fit, jax.random.key(2), 1000)
-    params, num_gradients = best_start(
-        density, flow, method, untrained, of_fit, jax.random.key(3)
-    )
+    params, num_gradients = best_start(density, flow, method, untrained, of_fit, jax.random.key(3))
     # Three further batches and four offers.
     assert num_gradients == 7000
 

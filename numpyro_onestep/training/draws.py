@@ -86,3 +86,16 @@ def ess_and_evidence(draws: Draws) -> tuple[float, float]:
     weight = np.exp(log_weight - top) * np.asarray(draws.sign, float)
     ess_fraction = max(weight.sum(), 0.0) ** 2 / max((weight**2).sum(), 1e-300) / len(weight)
     return float(ess_fraction), float(top + np.log(max(weight.mean(), 1e-300)))
+
+
+def affinity(draws: Draws) -> float:
+    """Squared Bhattacharyya coefficient of draws and target, in [0, 1]: `E[sqrt w]^2 / E[w]`.
+
+    Unlike the share of effective draws, it tells poor maps apart: no single weight decides.
+    """
+    log_weight = np.asarray(draws.log_weight, float)
+    usable = np.isfinite(log_weight) & (np.asarray(draws.sign) > 0)
+    if not usable.any():
+        return 0.0
+    weight = np.exp(np.where(usable, log_weight, -np.inf) - log_weight[usable].max())
+    return float(np.sqrt(weight).mean() ** 2 / weight.mean())

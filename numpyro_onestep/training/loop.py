@@ -234,9 +234,7 @@ def _train_rounds(
                 cancel()
                 return TrainedSampler(affine, plain.init(key_init), step_size, plain)
             if time.perf_counter() < deadline:
-                params, num_gradients = best_start(
-                    density, flow, method, params, of_fit, key_start
-                )
+                params, num_gradients = best_start(density, flow, method, params, of_fit, key_start)
                 history.num_gradients += num_gradients
                 state = begin(method, params)
                 best = (0.0, state.average)

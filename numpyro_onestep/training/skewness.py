@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from numpyro_onestep.compilation import compiled
 
-_SWEEPS = 40
+_SWEEPS = 60
 # Keeps directions that come to lie on each other from taking weights of opposite signs.
 _RIDGE_PENALTY = 1e-3
 # Longest residual gradient that counts in full, in units of sqrt(dim): a single point in a steep
@@ -60,11 +60,11 @@ def ridges(base: jax.Array, score: jax.Array, start: jax.Array) -> tuple[jax.Arr
         return squares @ tensor.reshape(dim, -1).T
 
     def sweep(_: int, v: jax.Array) -> jax.Array:
-        new = jnp.linalg.solve((v @ v.T) ** 2 + penalty, along(v))
-        return new / jnp.maximum(jnp.linalg.norm(new, axis=1, keepdims=True), 1e-12)
+        new = _normalised(jnp.linalg.solve((v @ v.T) ** 2 + penalty, along(v)))
+        # Half of the way: all three factors move at once, and full steps overshoot.
+        return _normalised(v + new * jnp.sign((new * v).sum(axis=1, keepdims=True)))
 
-    start = start / jnp.linalg.norm(start, axis=1, keepdims=True)
-    v = jax.lax.fori_loop(0, _SWEEPS, sweep, start)
+    v = jax.lax.fori_loop(0, _SWEEPS, sweep, _normalised(start))
     weights = jnp.linalg.solve((v @ v.T) ** 3 + penalty, (along(v) * v).sum(axis=1))
     return v, weights / 6.0
 
@@ -75,3 +75,8 @@ def _limited(residual: jax.Array) -> jax.Array:
     limit = _MAX_RESIDUAL * residual.shape[1] ** 0.5
     shortened = residual * jnp.minimum(1.0, limit / jnp.maximum(length, 1e-6))
     return jnp.where(jnp.isfinite(length), shortened, 0.0)
+
+
+def _normalised(vectors: jax.Array) -> jax.Array:
+    """Unit vectors `(num, dim)`."""
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

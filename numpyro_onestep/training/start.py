@@ -11,7 +11,7 @@ from numpyro_onestep import flow as flows
 from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Density
-from numpyro_onestep.training.draws import Draws, draw, ess_and_evidence
+from numpyro_onestep.training.draws import Draws, affinity, draw
 from numpyro_onestep.training.methods import Method
 from numpyro_onestep.training.updates import map_of
 
@@ -24,7 +24,7 @@ def best_start(
     of_fit: Draws,
     rng_key: jax.Array,
 ) -> tuple[Params, int]:
-    """The parameters with the largest share of effective draws, of those that a method offers.
+    """The parameters whose draws are closest to the target, of those that a method offers.
 
     Every offer is measured by the same base draws, the untrained parameters among them.
 
@@ -53,8 +53,5 @@ def best_start(
         for name in ("base", "score")
     )
     offers = [params, *method.starts(params, base, score)]
-    shares = [
-        ess_and_evidence(drawn(map_of(flow, 1, offer, density), num_batches))[0]
-        for offer in offers
-    ]
-    return offers[int(np.argmax(shares))], num * (num_batches - 1 + len(offers))
+    closeness = [affinity(drawn(map_of(flow, 1, offer, density), num_batches)) for offer in offers]
+    return offers[int(np.argmax(closeness))], num * (num_batches - 1 + len(offers))
