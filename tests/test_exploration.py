@@ -148,8 +148,20 @@ def test_survey_of_an_expensive_model_is_small():
     y = np.random.default_rng(0).normal(size=(20_000, 3))
     target = build_target(jax.random.key(0), many_data, (y,))
     drawn = survey.survey(target, target.initial_points(jax.random.key(0), 64), jax.random.key(1))
-    assert len(drawn.points) == 1024 * (2**29 // survey.values_computed(_drawing(target)) or 1)
+    cost = survey.values_computed(_drawing(target))
+    assert len(drawn.points) == 1024 * (2**29 // cost or 1)
     assert 1024 <= len(drawn.points) <= 4096
+    # Sweeps of half of the 1024 particles.
+    particles = temper(target, drawn, jax.random.key(2))
+    assert particles.temperature == 1.0 and len(particles.points) == 1024
+    num_sweeps = drawn.num_affordable // 64
+    assert 4 <= num_sweeps < 16
+    assert (particles.num_evaluations - len(drawn.points)) % (num_sweeps * 512) == 0
+    mean = y.mean(axis=0) * len(y) / (len(y) + 1)
+    error = (particles.points.mean(axis=0) - mean) * len(y) ** 0.5
+    # Standard deviations of the posterior, as a few hundred independent draws would allow.
+    assert np.abs(error).max() < 0.3
+    assert np.abs(particles.points.std(axis=0) * len(y) ** 0.5 - 1.0).max() < 0.2
 
 
 def _drawing(target):

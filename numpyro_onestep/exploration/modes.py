@@ -38,8 +38,10 @@ _NUM_NEXT = 8
 _SMALLEST_SCALE = 1e-5
 # Nats by which a particle within a fit may be denser than the fit says: beyond, it is in a needle.
 _UNEXPLAINED = 4.0
-# Particles that are kept: the checks move each of them along the posterior.
-_NUM_WITNESSES = 1024
+# Particles that are kept, by the evaluations that a survey may make: the checks move each of them
+# along the posterior.
+_AFFORDABLE_PER_WITNESS = 4
+_MIN_WITNESSES, _MAX_WITNESSES = 256, 1024
 # Points of the strategy for initial values: they join the draws of the prior.
 _NUM_INITIAL = 64
 
@@ -120,7 +122,9 @@ def explore(
         if not search.fits:
             raise
         stopped = "interrupted"
-    return search.result(stopped, surveyed.undefined_share)
+    num_witnesses = surveyed.num_affordable // _AFFORDABLE_PER_WITNESS
+    num_witnesses = min(max(num_witnesses, _MIN_WITNESSES), _MAX_WITNESSES)
+    return search.result(stopped, surveyed.undefined_share, num_witnesses)
 
 
 class _Search:
@@ -250,7 +254,7 @@ class _Search:
         volume = float(fit.affine.log_det) + 0.5 * dim * math.log(2.0 * math.pi)
         return within & (self._log_density <= fit.bound - 0.5 * distance - volume + _UNEXPLAINED)
 
-    def result(self, stopped: str, undefined_share: float) -> Exploration:
+    def result(self, stopped: str, undefined_share: float, num_witnesses: int) -> Exploration:
         modes = list(self.modes)
         log_evidence = np.array([self.fits[i].bound for i in modes])
         if len(modes):
@@ -262,7 +266,7 @@ class _Search:
             modes = [int(np.argmax(np.nan_to_num([fit.bound for fit in self.fits], nan=-np.inf)))]
         chosen = tuple(self.fits[i] for i in modes)
         return Exploration(
-            particles=_thinned(self.particles),
+            particles=_thinned(self.particles, num_witnesses),
             modes=chosen,
             rivals=tuple(
                 fit
@@ -279,8 +283,8 @@ class _Search:
         )
 
 
-def _thinned(particles: Particles) -> Particles:
-    stride = max(len(particles.points) // _NUM_WITNESSES, 1)
+def _thinned(particles: Particles, num: int) -> Particles:
+    stride = max(len(particles.points) // num, 1)
     points, log_density = particles.points[::stride], particles.log_density[::stride]
     return particles._replace(points=points, log_density=log_density)
 

@@ -38,11 +38,14 @@ class Survey(NamedTuple):
         points: unconstrained, `(n, dim)`.
         log_prior: log-density of the prior, `(n,)`.
         log_density: of the target, `(n,)`.
+        num_affordable: evaluations that cost as much as a survey may; fewer than there are draws
+            where the model is dear.
     """
 
     points: np.ndarray
     log_prior: np.ndarray
     log_density: np.ndarray
+    num_affordable: int
 
     @property
     def undefined_share(self) -> float:
@@ -55,9 +58,10 @@ def survey(target: Target, initial: jax.Array, rng_key: jax.Array) -> Survey:
     cost = values_computed(jax.make_jaxpr(_draw)(target, initial, rng_key, 0).jaxpr)
     num = min(_MAX_COMPUTED // cost, _MAX_KEPT // (_CHUNK * target.dim), _MAX_CHUNKS)
     drawn = [_draw(target, initial, jax.random.fold_in(rng_key, i), i) for i in range(max(num, 1))]
-    return Survey(
-        *(np.concatenate([np.asarray(a) for a in part]) for part in zip(*drawn, strict=True))
+    x, log_prior, log_density = (
+        np.concatenate([np.asarray(a) for a in part]) for part in zip(*drawn, strict=True)
     )
+    return Survey(x, log_prior, log_density, _CHUNK * _MAX_COMPUTED // cost)
 
 
 @compiled()

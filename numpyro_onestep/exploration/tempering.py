@@ -36,8 +36,10 @@ _LAST_ROUNDS = 8
 # draws, as many as so many times the particles are enough.
 _MIN_EFFECTIVE = 0.7
 _ENOUGH_EFFECTIVE = 4
-# Of half the population each.
-_SWEEPS = 16
+# Of half the population each: fewer where the model is dear, by the evaluations that a survey may
+# make. Fewer particles instead would meet less at the start, and find less.
+_AFFORDABLE_PER_SWEEP = 64
+_MIN_SWEEPS, _MAX_SWEEPS = 4, 16
 # Bisections for the length of a step, on a logarithmic scale.
 _BISECTIONS = 40
 _SHORTEST = 1e-12
@@ -81,8 +83,10 @@ def temper(
     generator = host_generator(rng_key)
     dtype, dim = survey.points.dtype, survey.points.shape[1]
     num = min(max(len(survey.points) // _SURVEYED_PER_PARTICLE, _MIN_PARTICLES), _MAX_PARTICLES)
+    num_sweeps = survey.num_affordable // _AFFORDABLE_PER_SWEEP
+    num_sweeps = min(max(num_sweeps, _MIN_SWEEPS), _MAX_SWEEPS)
     half = num // 2
-    population: tuple = tuple(survey)
+    population: tuple = survey[:3]
     beta, num_rounds, num_last = 0.0, 0, 0
     while num_last < _LAST_ROUNDS and num_rounds < _MAX_ROUNDS and time.perf_counter() < deadline:
         log_prior, log_gamma = (np.asarray(part, np.float64) for part in population[1:])
@@ -90,8 +94,8 @@ def temper(
         ancestors = _resample(weight, num, generator.random())
         # Twins go to different halves.
         ancestors = ancestors.reshape(half, 2).T.reshape(-1)
-        uniform = generator.random((_SWEEPS, 6, half)).astype(dtype)
-        noise = generator.standard_normal((_SWEEPS, half, dim)).astype(dtype)
+        uniform = generator.random((num_sweeps, 6, half)).astype(dtype)
+        noise = generator.standard_normal((num_sweeps, half, dim)).astype(dtype)
         population = _move(
             target,
             tuple(np.asarray(part)[ancestors] for part in population),
@@ -103,7 +107,7 @@ def temper(
         num_last += beta == 1.0
     # Without a single round these are draws of the prior.
     points, _, log_density = (part[:num] for part in population)
-    num_evaluations = len(survey.points) + num_rounds * _SWEEPS * half
+    num_evaluations = len(survey.points) + num_rounds * num_sweeps * half
     return Particles(np.asarray(points), np.asarray(log_density), beta, num_evaluations)
 
 

@@ -30,6 +30,7 @@ from numpyro_onestep.inference.witnesses import (
     NUM_MOVES,
     by_component,
     joined,
+    num_walking,
     particle_share,
     rival_share,
     walk_from,
@@ -75,18 +76,19 @@ def measure(
     chunk = len(first[0].base)
     more, _ = weighted_draws(ready(target, mixture, 2 * num_steps), key_more, chunk, chunk)
     more_weighed = weigh(more)
+    num = num_walking(mixture, chunk)
     moved, acceptance, moved_log_weight = _moved(
-        parts, first, key_move, weighed.evidence.resolution
+        parts, first, num, key_move, weighed.evidence.resolution
     )
     log_evidence = weighed.evidence.log_evidence_known
-    by_particles = particle_share(mixture, parts, first, draws, key_particles)
+    by_particles = particle_share(mixture, parts, first, draws, num, key_particles)
     by_rivals = rival_share(
-        mixture.coordinates(target), mixture, parts, draws, log_evidence, chunk, key_rivals
+        mixture.coordinates(target), mixture, parts, draws, log_evidence, num, key_rivals
     )
     missed_share = max(by_particles.share, by_rivals.share)
     num_own = -(-len(draws.log_weight) // chunk) * chunk
     # The draws in more steps, and the walks of the points moved.
-    num_checked = len(parts) * chunk * (1 + NUM_MOVES)
+    num_checked = len(parts) * (chunk + num * NUM_MOVES)
     history.num_gradients += (
         num_own + num_checked + by_particles.num_gradients + by_rivals.num_gradients
     )
@@ -115,9 +117,13 @@ def measure(
 
 
 def _moved(
-    parts: Sequence[Part], first: Sequence[Draws], rng_key: jax.Array, resolution: float
+    parts: Sequence[Part],
+    first: Sequence[Draws],
+    num: int,
+    rng_key: jax.Array,
+    resolution: float,
 ) -> tuple[Coverage | None, float, np.ndarray]:
-    """Coverage of the draws by points moved from them; None where no draw has a weight.
+    """Coverage of the draws by `num` points moved from them; None where no draw has a weight.
 
     Then the acceptance of the moves and the log-weights of the points, NaN where unknown.
 
@@ -142,12 +148,12 @@ def _moved(
     if not usable.any():
         return None, 0.0, np.zeros(0)
     ancestors = systematic_indices(
-        host_generator(rng_key), np.where(usable, log_weight, -np.inf), chunk
+        host_generator(rng_key), np.where(usable, log_weight, -np.inf), num
     )
     chosen = label[ancestors]
     origin = place[ancestors]
     walks = []
-    for c, part, rows in by_component(parts, chosen, chunk):
+    for c, part, rows in by_component(parts, chosen, num):
         start = jax.tree.map(lambda leaf, at=origin[rows]: np.asarray(leaf)[at], first[c])
         walk, _ = walk_from(part, start, rows, jax.random.fold_in(rng_key, c))
         walks.append(walk)

@@ -68,14 +68,22 @@ class Missed(NamedTuple):
     num_gradients: int
 
 
+def num_walking(mixture: TrainedMixture, chunk: int) -> int:
+    """Points that walk together, for which a program exists: those of a chunk.
+
+    Where evaluations are dear, and the exploration has kept few particles, twice as many as those.
+    """
+    return min(chunk, 2 * len(mixture.particles))
+
+
 def by_component(
-    parts: Sequence[Part], label: np.ndarray, chunk: int
+    parts: Sequence[Part], label: np.ndarray, num: int
 ) -> Iterator[tuple[int, Part, np.ndarray]]:
-    """Rows of each component, repeated to the length of one chunk: programs exist for that."""
+    """Rows of each component, repeated to one length: one program for all."""
     for c, part in enumerate(parts):
         mine = np.flatnonzero(label == c)
         if mine.size:
-            yield c, part, np.resize(mine, chunk)
+            yield c, part, np.resize(mine, num)
 
 
 def walk_from(
@@ -127,20 +135,20 @@ def rival_share(
     parts: Sequence[Part],
     draws: WeightedDraws,
     log_evidence: float,
-    chunk: int,
+    num: int,
     rng_key: jax.Array,
 ) -> Missed:
     """Largest share of the evidence that a Gaussian fit from another start puts out of reach.
 
-    The fit draws, weighs and moves points of its own. Those whose weight under the sampler exceeds
-    that of every draw (beyond `_MARGIN`), or has no preimage, are out of reach; the fit's own
-    importance estimate of the evidence, times their share, is what the sampler misses there.
+    The fit draws, weighs and moves `num` points of its own. Those whose weight under the sampler
+    exceeds that of every draw (beyond `_MARGIN`), or has no preimage, are out of reach; the fit's
+    own importance estimate of the evidence, times their share, is what the sampler misses there.
     """
     identity = flows.identity(parts[0].steps)
     worst = 0.0
     for i, rival in enumerate(mixture.rivals):
         key_draw, key_move, key_label = (jax.random.fold_in(rng_key, 3 * i + j) for j in range(3))
-        own = draw(target, rival, identity, key_draw, chunk)
+        own = draw(target, rival, identity, key_draw, num)
         own_weight = np.asarray(own.log_weight, np.float64)
         if not np.isfinite(own_weight).any():
             continue
@@ -151,7 +159,7 @@ def rival_share(
         local = evidence(np.where(np.isfinite(own_weight), own_weight, -np.inf)).log_evidence
         missed = local + np.log(max(beyond, 1e-300))
         worst = max(worst, float(np.exp(missed - np.logaddexp(missed, log_evidence))))
-    return Missed(worst, len(mixture.rivals) * chunk * (1 + NUM_RIVAL_MOVES))
+    return Missed(worst, len(mixture.rivals) * num * (1 + NUM_RIVAL_MOVES))
 
 
 def particle_share(
@@ -159,6 +167,7 @@ def particle_share(
     parts: Sequence[Part],
     first: Sequence[Draws],
     draws: WeightedDraws,
+    num: int,
     rng_key: jax.Array,
 ) -> Missed:
     """Share of the particles of the exploration that lead out of the sampler's reach.
@@ -174,14 +183,15 @@ def particle_share(
     points, log_density = mixture.particles[known], mixture.particle_log_density[known]
     log_rho = _log_responsibility(mixture, points)
     label = _labels(log_rho, rng_key)
-    groups = list(by_component(parts, label, len(first[0].base)))
+    groups = list(by_component(parts, label, num))
     starts = []
     for c, part, rows in groups:
         affine = part.sampler.affine
-        start = first[c]._replace(
+        start = jax.tree.map(lambda leaf: leaf[:num], first[c])
+        start = start._replace(
             image=affine.inverse(points[rows]),
             log_density=log_density[rows] + log_rho[rows, c] + np.asarray(affine.log_det),
-            score=jnp.asarray(np.full(first[c].score.shape, np.nan, first[c].score.dtype)),
+            score=jnp.asarray(np.full(start.score.shape, np.nan, start.score.dtype)),
         )
         starts.append(start)
     before, total = None, 0
@@ -235,7 +245,7 @@ def _beyond(
 ) -> float:
     """Share of posterior points whose weight exceeds that of every draw, or is unknown.
 
-    The points, `(n, dim)` and as many as one chunk, are unconstrained; `log_density` is that of the
+    The points, `(n, dim)`, are unconstrained; `log_density` is that of the
     target there, `(n,)`.
     """
     log_rho = _log_responsibility(mixture, points)

@@ -7,7 +7,7 @@ estimates lose their variance there: the path gradient of Roeder et al., arXiv 1
     b = E[r],     A = sym E[r z^T],     precision of the optimum along an eigenvector of A: 1 - A,
 
 and a damped Newton step is taken along every eigenvector. The step does not depend on the units of
-the parameters, so neither does the speed of convergence.
+the parameters, so neither does the speed of convergence, and `pace` says when it is over.
 
 Where the model has loc-scale sites that can be recentred, their centredness c may be fitted too, by
 the gradient of the same lower bound, `E[d/dc log gamma(u; c)]`, in steps of Adam (Gorinova, Moore
@@ -16,6 +16,8 @@ and Hoffman, arXiv 1906.03028).
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,21 +25,34 @@ import optax
 
 from numpyro_onestep.compilation import compiled
 from numpyro_onestep.preconditioner.base import Affine, GaussianFit
+from numpyro_onestep.preconditioner.pace import (
+    ARRIVED,
+    NUM_SETTLED,
+    RATE,
+    SCALES,
+    Pace,
+    after,
+    begin,
+    max_steps,
+)
 from numpyro_onestep.target import Centredness, Target, centredness_of, recentred
 
-# Means and scales first, correlations next: a few hundred noisy products cannot estimate the
-# correlations of scales that still differ by orders of magnitude.
-_DIAGONAL_STEPS = 60
-_STEPS = 300
 _DRAWS = 64
-# Last steps, from a fifth of the first rate down: what refines a fit that has its correlations.
-_REFINING_STEPS = 100
-_RATE = 0.5
-_LAST_RATE = 0.02
 # Longest move of the mean per step, in standard deviations of the current fit.
 _RADIUS = 3.0
 # Step of the centredness at first; it falls with the rate of the Newton steps.
 _CENTRING_RATE = 0.1
+
+
+class _State(NamedTuple):
+    step: jax.Array
+    pace: Pace
+    mean: jax.Array
+    factor: jax.Array
+    log_volume: jax.Array
+    centredness: Centredness | None
+    moments: Any
+    elbo: jax.Array
 
 
 @compiled(static_argnames="dense")
@@ -62,14 +77,11 @@ def fit_from_draws(
         dense: whether coordinates may be correlated; without, only scales are fitted.
     """
     first = Affine(start, jnp.diag(scale))
-    affine, elbo, centredness = _descend(
-        target, first, jnp.arange(_STEPS), rng_key, centring, dense=dense
-    )
+    affine, elbo, centredness, num_steps = _descend(target, first, rng_key, centring, dense=dense)
     # Any square root of the covariance serves; a triangular one has a cheap inverse.
     upper = jnp.linalg.qr(affine.factor.T, mode="r")
     factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
-    num_gradients = jnp.asarray(_STEPS * _DRAWS)
-    return GaussianFit(Affine(affine.mean, factor), elbo, centredness, num_gradients)
+    return GaussianFit(Affine(affine.mean, factor), elbo, centredness, num_steps * _DRAWS)
 
 
 def refined(
@@ -80,21 +92,23 @@ def refined(
     Returns:
         The fit, the lower bound by step, `(num_steps,)`, and the number of gradients.
     """
-    steps = jnp.arange(_STEPS - _REFINING_STEPS, _STEPS)
-    affine, elbo, _ = _descend(target, affine, steps, rng_key, 0.0, dense=False)
-    return affine, elbo, jnp.asarray(_REFINING_STEPS * _DRAWS)
+    affine, elbo, _, num_steps = _descend(target, affine, rng_key, 0.0, dense=False, refining=True)
+    return affine, elbo, num_steps * _DRAWS
 
 
 def _descend(
     target: Target,
     affine: Affine,
-    steps: jax.Array,
     rng_key: jax.Array,
     centring: jax.Array | np.ndarray | float,
     *,
     dense: bool,
-) -> tuple[Affine, jax.Array, Centredness | None]:
-    """The given ones of the steps `0 .. _STEPS - 1`, whose rate falls."""
+    refining: bool = False,
+) -> tuple[Affine, jax.Array, Centredness | None, jax.Array]:
+    """The fit, its bound by step, its centredness, and the number of steps.
+
+    Bounds of the steps that it did not need are the mean of the last ones.
+    """
     dim, dtype = target.dim, affine.mean.dtype
     half = _DRAWS // 2
     adam = optax.scale_by_adam()
@@ -104,9 +118,9 @@ def _descend(
 
     value_and_grad = jax.vmap(jax.value_and_grad(log_gamma_at, argnums=(0, 1)), (0, None))
 
-    def step(carry: tuple, i: jax.Array) -> tuple[tuple, jax.Array]:
-        mean, factor, log_volume, centredness, moments = carry
-        rate = _rate(i)
+    def step(state: _State) -> _State:
+        i, pace, mean, factor, log_volume, centredness, moments, elbo = state
+        rate = pace.rate
         z = jax.random.normal(jax.random.fold_in(rng_key, i), (half, dim), dtype)
         z = jnp.concatenate([z, -z])
         log_gamma, (gradient, uphill) = value_and_grad(mean + z @ factor.T, centredness)
@@ -117,18 +131,21 @@ def _descend(
         b = r.sum(axis=0) / num_usable
         if dense:
             a = (r.T @ z + z.T @ r) / (2 * num_usable)
-            a = jnp.where(i < _DIAGONAL_STEPS, jnp.diag(jnp.diagonal(a)), a)
+            a = jnp.where(pace.phase == SCALES, jnp.diag(jnp.diagonal(a)), a)
             eigenvalues, basis = jnp.linalg.eigh(a)
-            move, scale = _newton(basis.T @ b, 1.0 - eigenvalues, rate)
-            mean = mean + factor @ (basis @ move)
-            factor = factor @ ((basis * scale) @ basis.T)
-        else:
-            move, scale = _newton(b, 1.0 - (r * z).sum(axis=0) / num_usable, rate)
+            move, log_scale = _newton(basis.T @ b, 1.0 - eigenvalues, rate)
+            gained, move = log_scale.sum(), basis @ move
             mean = mean + factor @ move
-            factor = factor * scale
+            factor = factor @ ((basis * jnp.exp(log_scale)) @ basis.T)
+            log_scale = (basis * log_scale) @ basis.T
+        else:
+            move, log_scale = _newton(b, 1.0 - (r * z).sum(axis=0) / num_usable, rate)
+            gained = log_scale.sum()
+            mean = mean + factor @ move
+            factor = factor * jnp.exp(log_scale)
         if centredness:
             # Not before the fit is roughly where the posterior is.
-            length = jnp.where(i < _DIAGONAL_STEPS, 0.0, centring * _CENTRING_RATE * rate / _RATE)
+            length = jnp.where(pace.phase == SCALES, 0.0, centring * _CENTRING_RATE * rate / RATE)
             uphill = jax.tree.map(lambda leaf: _mean_over(usable, leaf), uphill)
             direction, moments = adam.update(uphill, moments)
             centredness = jax.tree.map(
@@ -137,15 +154,38 @@ def _descend(
         # log gamma - log q without noise where the fit is exact, unlike the two on their own.
         log_w = log_gamma + 0.5 * (z**2).sum(axis=-1) + log_volume
         bound = jnp.where(usable, log_w, 0.0).sum() / num_usable
-        log_volume = log_volume + jnp.log(scale).sum()
-        return (mean, factor, log_volume, centredness, moments), bound
+        return _State(
+            i + 1,
+            after(pace, move, log_scale, dense=dense, whole=whole),
+            mean,
+            factor,
+            log_volume + gained,
+            centredness,
+            moments,
+            elbo.at[i].set(bound),
+        )
 
     own = centredness_of(target)
-    log_volume = affine.log_det + 0.5 * dim * jnp.log(2.0 * jnp.pi)
-    first = (affine.mean, affine.factor, log_volume, own, adam.init(own))
-    carry, elbo = jax.lax.scan(step, first, steps)
-    mean, factor, _, centredness, _ = carry
-    return Affine(mean, factor), elbo, centredness
+    # Steps of Adam have one length, near the end and far away: they do not say when it is reached.
+    whole = bool(own) & (jnp.asarray(centring) > 0)
+    end = jax.lax.while_loop(
+        lambda state: state.pace.phase < ARRIVED,
+        step,
+        _State(
+            jnp.zeros((), int),
+            begin(affine.mean, dense=dense, refining=refining),
+            affine.mean,
+            affine.factor,
+            affine.log_det + 0.5 * dim * jnp.log(2.0 * jnp.pi),
+            own,
+            adam.init(own),
+            jnp.zeros(max_steps(refining=refining), dtype),
+        ),
+    )
+    until = jnp.arange(len(end.elbo)) - end.step
+    last = jnp.where((until >= -NUM_SETTLED) & (until < 0), end.elbo, 0.0).sum() / NUM_SETTLED
+    elbo = jnp.where(until < 0, end.elbo, last)
+    return Affine(end.mean, end.factor), elbo, end.centredness, end.step
 
 
 def _mean_over(usable: jax.Array, values: jax.Array) -> jax.Array:
@@ -155,20 +195,14 @@ def _mean_over(usable: jax.Array, values: jax.Array) -> jax.Array:
     return known.sum(axis=0) / jnp.maximum(usable.sum(), 1)
 
 
-def _rate(i: jax.Array) -> jax.Array:
-    """Constant over the first half, then falling quadratically: averages the noise away."""
-    remaining = 2.0 * (_STEPS - i) / _STEPS
-    return jnp.maximum(_RATE * jnp.minimum(remaining, 1.0) ** 2, _LAST_RATE)
-
-
 def _newton(b: jax.Array, precision: jax.Array, rate: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Moves of the mean and factors of the scales along independent directions.
+    """Moves of the mean and changes of the log-scales along independent directions.
 
     Where the mean has further to go than `_RADIUS` allows, the scale must not shrink yet: a narrow
     posterior far away is reached in strides of the present scale.
     """
     precision = jnp.maximum(precision, 0.0)
     move = rate * b / jnp.maximum(precision, 1.0)
-    scale = ((1.0 - rate) + rate * precision) ** -0.5
-    scale = jnp.where(jnp.abs(move) > _RADIUS, jnp.maximum(scale, 1.0), scale)
-    return jnp.clip(move, -_RADIUS, _RADIUS), scale
+    log_scale = -0.5 * jnp.log((1.0 - rate) + rate * precision)
+    log_scale = jnp.where(jnp.abs(move) > _RADIUS, jnp.maximum(log_scale, 0.0), log_scale)
+    return jnp.clip(move, -_RADIUS, _RADIUS), log_scale

@@ -34,8 +34,9 @@ def share_after(fitted, monkeypatch, found):
     fit = fitted._fit
     parts = ready(fit.target, fit.trained, 1)
     draws, first = weighted_draws(parts, jax.random.key(0), 1000, fit.chunk)
-    missed = witnesses.particle_share(fit.trained, parts, first, draws, jax.random.key(1))
-    assert missed.num_gradients == sum(lengths) * fit.chunk
+    num = witnesses.num_walking(fit.trained, fit.chunk)
+    missed = witnesses.particle_share(fit.trained, parts, first, draws, num, jax.random.key(1))
+    assert num == fit.chunk and missed.num_gradients == sum(lengths) * num
     return missed.share, lengths
 
 
@@ -57,6 +58,20 @@ def test_walks_go_on_while_they_lead_back(fitted, monkeypatch, found, expected):
     share, lengths = share_after(fitted, monkeypatch, found)
     assert lengths == expected
     assert share == pytest.approx(found[-1], abs=2e-3)
+
+
+def test_few_particles_walk_in_short_chunks(fitted):
+    """As where evaluations are dear: each of the particles is a witness, and few points move."""
+    fit = fitted._fit
+    few = fit.trained.replace(
+        particles=fit.trained.particles[:60],
+        particle_log_density=fit.trained.particle_log_density[:60],
+    )
+    parts = ready(fit.target, few, 1)
+    draws, first = weighted_draws(parts, jax.random.key(0), 1000, fit.chunk)
+    num = witnesses.num_walking(few, fit.chunk)
+    missed = witnesses.particle_share(few, parts, first, draws, num, jax.random.key(1))
+    assert (num, missed.share, missed.num_gradients) == (120, 0.0, 20 * 120)
 
 
 def test_walks_leave_from_where_the_last_one_ended(fitted):
