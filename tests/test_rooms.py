@@ -12,6 +12,7 @@ ROOMS = (
     "compilation",
     "host_random",
     "storage",
+    "threads",
     "target",
     "preconditioner",
     "exploration",

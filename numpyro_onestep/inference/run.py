@@ -19,6 +19,7 @@ from numpyro_onestep.inference.checking import measure
 from numpyro_onestep.inference.drawing import WeightedDraws, ready, weigh, weighted_draws
 from numpyro_onestep.inference.trace import trace_log_weights
 from numpyro_onestep.target import Target
+from numpyro_onestep.threads import one_blas_thread
 from numpyro_onestep.training import TrainedMixture, TrainingHistory
 
 Posterior = Literal["imh", "resampled", "weighted"]
@@ -106,6 +107,7 @@ class Run:
         return {name: jnp.asarray(value[index]) for name, value in self.pool_samples.items()}
 
 
+@one_blas_thread
 def finish(
     fit: Fit,
     key_draw: jax.Array,

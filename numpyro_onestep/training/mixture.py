@@ -31,6 +31,7 @@ from numpyro_onestep.exploration import (
 )
 from numpyro_onestep.preconditioner import Affine, GaussianFit
 from numpyro_onestep.target import Centredness, Target, constant_centredness, recentred
+from numpyro_onestep.threads import one_blas_thread
 from numpyro_onestep.training.ahead import compile_ahead
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
@@ -76,6 +77,7 @@ class TrainedMixture:
         return Component.of(target, self.partition, label)
 
 
+@one_blas_thread
 def train(
     target: Target,
     rng_key: jax.Array,

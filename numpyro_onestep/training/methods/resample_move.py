@@ -32,6 +32,8 @@ from numpyro_onestep.training.skewness import ridges
 _NEWTON_STEPS = 2
 # Root mean square of a step in a matrix, where that of Adam is about one.
 _MATRIX_RATE = 0.6
+# Dimensions beyond which narrow blocks are faster than wide ones.
+_MAX_WIDE_DIM = 48
 # Where skewness is looked for, in how many rounds' worth of draws, and how much of it is tried.
 _MIN_SKEWED_DIM, _MAX_SKEWED_DIM = 16, 128
 _START_BATCHES = 4
@@ -46,7 +48,8 @@ class ResampleMove(Method):
     is fitted to these points and to fresh draws, in the coordinates of a Gaussian fit.
 
     Attributes:
-        width: hidden units per block of the network.
+        width: hidden units per block of the network; in more than 48 dimensions, where inverses of
+            that size take most of the time, blocks are half as wide and twice as many.
         num_blocks: blocks of the network per step.
     """
 
@@ -54,7 +57,7 @@ class ResampleMove(Method):
     num_blocks: int = 3
     learning_rate: float = 4e-3
     ema: float = 0.98
-    target_ess: float = 0.85
+    target_ess: float = 0.8
     objectives: tuple[tuple[float, Objective], ...] = (
         (1.0, PathJeffreys()),
         (0.1, TargetScoreMatching()),
@@ -73,15 +76,20 @@ class ResampleMove(Method):
 
     def flow(self, dim: int) -> FlowMap:
         """Gated residual blocks on the cosine schedule."""
-        return FlowMap(GatedResidualNetwork(dim, self.width, self.num_blocks))
+        split = dim > _MAX_WIDE_DIM and self.width % 2 == 0
+        width, num_blocks = (
+            (self.width // 2, 2 * self.num_blocks) if split else (self.width, self.num_blocks)
+        )
+        return FlowMap(GatedResidualNetwork(dim, width, num_blocks))
 
     def normal_flow(self, dim: int) -> FlowMap:
         """One unit that does nothing, and no heavier tails than those of the normal."""
         return FlowMap(GatedResidualNetwork(dim, width=1, num_blocks=1, tail=0.0))
 
     def num_start_batches(self, dim: int) -> int:
-        """None where a round of training costs less than a look at the skewness, or memory is."""
-        return _START_BATCHES if _MIN_SKEWED_DIM <= dim <= _MAX_SKEWED_DIM else 0
+        """None where a round of training costs less than a look, or the tensor is too big."""
+        can_bend = isinstance(self.flow(dim).network, GatedResidualNetwork)
+        return _START_BATCHES if can_bend and _MIN_SKEWED_DIM <= dim <= _MAX_SKEWED_DIM else 0
 
     def starts(self, params: Params, base: np.ndarray, score: np.ndarray) -> list[Params]:
         """Maps that have the skewness of the posterior, to first order, or a part of it.
