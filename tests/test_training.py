@@ -1,6 +1,7 @@
 """Training: its method, the moves that leave the posterior alone, what a run records."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import build_target
 from numpyro_onestep.training import Draws, ResampleMove, draw, move, train
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
+from numpyro_onestep.training.enough import targets
 
 
 @pytest.mark.parametrize(
@@ -238,3 +240,16 @@ def test_what_was_trained_is_kept_where_it_serves():
     _, history = train(target, jax.random.key(3), settings, warm=mixture)
     assert history.losses == [] and len(history.ess_fraction) == 2
     assert min(history.ess_fraction) >= 0.5
+
+
+def test_targets_of_components():
+    """Together they reach the target, with less for a small component; one alone has it all."""
+    assert targets([-3.0], 0.8) == pytest.approx([0.8])
+    assert targets([-3.0, -3.0], 0.8) == pytest.approx([0.8, 0.8])
+    share = np.array([0.9, 0.1])
+    wanted = np.array(targets(np.log(share) - 50.0, 0.8))
+    assert wanted[0] > 0.8 > wanted[1] > 0.5
+    assert 1.0 / np.sum(share / wanted) == pytest.approx(0.8)
+    # A negligible one, or one without a bound, must be worth half of its number all the same.
+    assert targets([0.0, -30.0, math.nan], 0.8)[1:] == [0.5, 0.5]
+    assert targets([0.0, -30.0], 0.3)[1] == pytest.approx(0.3)

@@ -13,6 +13,9 @@ from numpyro_onestep.training.methods import Method
 # as a share of the largest one.
 _NORMAL = 0.995
 _LEAST_MEAN = 2.0 / 3.0
+# Root of the smallest share of the evidence that counts, and least target of a component.
+_LEAST_ROOT = 1e-3
+_LEAST_TARGET = 0.5
 
 
 def is_normal(draws: Draws, method: Method) -> bool:
@@ -33,9 +36,26 @@ def serves(ess_fraction: Sequence[float], method: Method) -> bool:
     return min(ess_fraction) >= method.reuse_ess
 
 
-def is_enough(ess_fraction: Sequence[float], method: Method) -> bool:
+def is_enough(ess_fraction: Sequence[float], method: Method, target_ess: float) -> bool:
     """Whether the target is reached in two rounds running, or `patience` rounds brought no gain."""
-    if len(ess_fraction) > 1 and min(ess_fraction[-2:]) >= method.target_ess:
+    if len(ess_fraction) > 1 and min(ess_fraction[-2:]) >= target_ess:
         return True
     earlier, recent = ess_fraction[: -method.patience], ess_fraction[-method.patience :]
     return len(earlier) > 1 and max(recent) < max(earlier) + 0.01
+
+
+def targets(log_evidence: Sequence[float], target_ess: float) -> list[float]:
+    r"""The share of effective draws that each component must reach, for `target_ess` altogether.
+
+    Draws of components that hold the shares `s_c` of the evidence, worth a share `e_c` of their
+    number, are together worth `1 / (1 + sum_c s_c x_c)` of theirs, with `x_c = 1 / e_c - 1`. If
+    rounds of training lessen `x_c` in inverse proportion, the fewest of them reach a total T with
+    `x_c = (1 / T - 1) / (sqrt(s_c) sum_k sqrt(s_k))`, by Lagrange's multiplier: a small component
+    needs less training, equal ones or a single one as much as before.
+    """
+    known = np.nan_to_num(np.asarray(log_evidence, float), nan=-np.inf, neginf=-1e300)
+    root = np.exp(0.5 * (known - known.max()))
+    root = np.maximum(root / np.sqrt((root**2).sum()), _LEAST_ROOT)
+    excess = (1.0 / target_ess - 1.0) / (root * root.sum())
+    # Where draws are worth less than that, it is hardly known what they are worth.
+    return np.maximum(1.0 / (1.0 + excess), min(target_ess, _LEAST_TARGET)).tolist()

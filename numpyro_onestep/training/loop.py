@@ -140,13 +140,14 @@ def train_component(
     on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
     journal: Journal = NO_JOURNAL,
     warm: TrainedSampler | None = None,
+    target_ess: float | None = None,
 ) -> tuple[TrainedSampler, TrainingHistory]:
     """Trains a sampler for a target from a Gaussian fit to it.
 
     Ctrl-C and the deadline (of `time.perf_counter`, checked between rounds) end training with what
     there is, and so does an error at run time after the first round. A `warm` sampler gives the
     parameters and the step size to start with; where its draws reach the target twice as they are,
-    there is no training.
+    there is no training. A component may have a `target_ess` of its own in place of the method's.
     """
     history = TrainingHistory()
     # Folding compiles less than unpacking a split, here and in every round.
@@ -159,7 +160,17 @@ def train_component(
             _train_teacher, density, key_teacher, instructor, deadline, on_round, journal
         )
     sampler = _train_rounds(
-        density, key_rounds, method, history, deadline, on_round, journal, key_init, warm, teach
+        density,
+        key_rounds,
+        method,
+        history,
+        deadline,
+        on_round,
+        journal,
+        key_init,
+        warm,
+        teach,
+        target_ess,
     )
     return sampler, history
 
@@ -197,12 +208,15 @@ def _train_rounds(
     key_init: jax.Array | None = None,
     warm: TrainedSampler | None = None,
     teach: Callable[[], _Taught] | None = None,
+    target_ess: float | None = None,
 ) -> TrainedSampler:
     """Rounds in given coordinates; writes the history. `teach` comes before the first update."""
     target, affine = density.target, density.affine
     flow = method.flow(target.dim)
     key_init = jax.random.fold_in(key_rounds, 2**30) if key_init is None else key_init
     plain = method.normal_flow(target.dim)
+    # Not static in the programs of a round: all components share them.
+    wanted = method.target_ess if target_ess is None else target_ess
     if warm is not None and warm.flow != flow:
         # Nothing was learned from the old data, whose posterior was normal.
         warm = None
@@ -254,7 +268,8 @@ def _train_rounds(
                 if len(history.ess_fraction) > 1:
                     break
                 continue
-            if annealed >= 0 or i == method.max_rounds or is_enough(history.ess_fraction, method):
+            enough = i == method.max_rounds or is_enough(history.ess_fraction, method, wanted)
+            if annealed >= 0 or enough:
                 annealed += 1
             limit = time.perf_counter() > deadline
             if limit:

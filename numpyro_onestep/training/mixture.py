@@ -33,6 +33,7 @@ from numpyro_onestep.preconditioner import Affine, GaussianFit
 from numpyro_onestep.target import Centredness, Target, constant_centredness, recentred
 from numpyro_onestep.threads import one_blas_thread
 from numpyro_onestep.training.ahead import compile_ahead
+from numpyro_onestep.training.enough import targets
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
 from numpyro_onestep.training.methods import Method
@@ -142,6 +143,7 @@ def train(
         cancel()
         # A component is simpler than the whole: one round at a falling rate is enough for each.
         method = dataclasses.replace(method, num_annealing=min(method.num_annealing, 1))
+    wanted = targets([fit.bound for fit in modes], method.target_ess)
     components, log_evidence = [], []
     for label, fit in enumerate(fits):
         ended = bool(history.stopped) or found.diverged
@@ -159,6 +161,7 @@ def train(
                 on_round=on_round,
                 journal=journal.within(name),
                 warm=_nearest(warm, fit),
+                target_ess=wanted[label],
             ),
             is_done=functools.partial(_is_whole, method, journal.within(name)),
         )

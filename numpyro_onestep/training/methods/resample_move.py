@@ -30,8 +30,10 @@ from numpyro_onestep.training.skewness import ridges
 # Newton steps per block for the preimages of a batch: points that they leave too far off are left
 # out.
 _NEWTON_STEPS = 2
-# Root mean square of a step in a matrix, where that of Adam is about one.
+# Root mean square of a step in a matrix, where that of Adam is about one; and the least number of
+# singular directions for which it is taken.
 _MATRIX_RATE = 0.6
+_MIN_DIRECTIONS = 16
 # Dimensions beyond which narrow blocks are faster than wide ones.
 _MAX_WIDE_DIM = 48
 # Where skewness is looked for, in how many rounds' worth of draws, and how much of it is tried.
@@ -56,7 +58,6 @@ class ResampleMove(Method):
     width: int = 64
     num_blocks: int = 3
     learning_rate: float = 4e-3
-    ema: float = 0.98
     target_ess: float = 0.8
     objectives: tuple[tuple[float, Objective], ...] = (
         (1.0, PathJeffreys()),
@@ -104,15 +105,20 @@ class ResampleMove(Method):
         return [network.bent(params, found, share * weights) for share in _SHARES]
 
     def optimiser(self) -> optax.GradientTransformation:
-        """Muon for the matrices, Adam for the rest.
+        """Muon for matrices of many rows and columns, Adam for the rest.
 
         Steps of equal length along all singular directions of a matrix (Jordan et al., 2024; Liu et
-        al., arXiv 2502.16982) reach the same share of effective draws in half of the rounds.
+        al., arXiv 2502.16982) reach the same share of effective draws in half of the rounds. Where
+        directions are few, they are mostly noise.
         """
+        stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=2, output_axis=1)
+
+        def kind(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+            is_large = leaf.ndim == 3 and min(leaf.shape[1:]) >= _MIN_DIRECTIONS
+            return stacked if is_large else None
 
         def matrices(params: Params) -> Any:
-            stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=2, output_axis=1)
-            return jax.tree.map(lambda leaf: stacked if leaf.ndim == 3 else None, params)
+            return jax.tree.map(kind, params)
 
         muon = optax.contrib.muon(
             _MATRIX_RATE,
