@@ -96,7 +96,9 @@ def fail_at(number, error, function):
 
 @pytest.mark.parametrize("part", ["improve", "draw"])
 def test_interrupted_in_the_middle_of_a_round(part, monkeypatch):
-    interrupted = fail_at(2, KeyboardInterrupt(), getattr(loop, part))
+    # The first draws are those of the Gaussian fit, before any round.
+    number = 3 if part == "draw" else 2
+    interrupted = fail_at(number, KeyboardInterrupt(), getattr(loop, part))
     monkeypatch.setattr(loop, part, interrupted)
     inference = run(line, X, Y, options={"method": LONG})
     check_stopped(inference, "interrupted", 1 if part == "draw" else 2)
