@@ -118,6 +118,8 @@ def test_training_starts_with_the_skewness(density):
 def test_low_dimensions_and_high_ones_start_untrained(density):
     method = ResampleMove()
     assert method.num_start_batches(2) == method.num_start_batches(500) == 0
+    # Blocks without units for a bend.
+    assert ResampleMove(width=2).num_start_batches(20) == 0
     flow = method.flow(2)
     params = flow.init(jax.random.key(0))
     target = build_target(jax.random.key(0), skewed, (2,))

@@ -246,6 +246,8 @@ def test_targets_of_components():
     """Together they reach the target, with less for a small component; one alone has it all."""
     assert targets([-3.0], 0.8) == pytest.approx([0.8])
     assert targets([-3.0, -3.0], 0.8) == pytest.approx([0.8, 0.8])
+    # A fit that diverged has no bound.
+    assert targets([math.nan], 0.8) == pytest.approx([0.8])
     share = np.array([0.9, 0.1])
     wanted = np.array(targets(np.log(share) - 50.0, 0.8))
     assert wanted[0] > 0.8 > wanted[1] > 0.5

@@ -53,7 +53,7 @@ def targets(log_evidence: Sequence[float], target_ess: float) -> list[float]:
     `x_c = (1 / T - 1) / (sqrt(s_c) sum_k sqrt(s_k))`, by Lagrange's multiplier: a small component
     needs less training, equal ones or a single one as much as before.
     """
-    known = np.nan_to_num(np.asarray(log_evidence, float), nan=-np.inf, neginf=-1e300)
+    known = np.nan_to_num(np.asarray(log_evidence, float), nan=-1e300, neginf=-1e300)
     root = np.exp(0.5 * (known - known.max()))
     root = np.maximum(root / np.sqrt((root**2).sum()), _LEAST_ROOT)
     excess = (1.0 / target_ess - 1.0) / (root * root.sum())

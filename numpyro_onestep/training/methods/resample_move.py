@@ -89,7 +89,8 @@ class ResampleMove(Method):
 
     def num_start_batches(self, dim: int) -> int:
         """None where a round of training costs less than a look, or the tensor is too big."""
-        can_bend = isinstance(self.flow(dim).network, GatedResidualNetwork)
+        network = self.flow(dim).network
+        can_bend = isinstance(network, GatedResidualNetwork) and network.num_ridges > 0
         return _START_BATCHES if can_bend and _MIN_SKEWED_DIM <= dim <= _MAX_SKEWED_DIM else 0
 
     def starts(self, params: Params, base: np.ndarray, score: np.ndarray) -> list[Params]:
