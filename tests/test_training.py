@@ -16,6 +16,7 @@ from numpyro_onestep.target import build_target
 from numpyro_onestep.training import Draws, ResampleMove, draw, move, train
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
 from numpyro_onestep.training.enough import targets
+from numpyro_onestep.training.moves import move_settings, training_settings
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,7 @@ def test_moves_leave_the_posterior_alone(target):
         affine,
         draws,
         jnp.asarray(0.8),
+        jnp.asarray(1.0),
         jnp.asarray(jnp.inf),
         jnp.asarray(20),
         key_move,
@@ -101,6 +103,7 @@ def test_one_point_far_out_takes_no_others_place(target):
         affine,
         draws,
         jnp.asarray(0.1),
+        jnp.asarray(1.0),
         jnp.asarray(0.0),
         jnp.asarray(1),
         jax.random.key(3),
@@ -117,8 +120,8 @@ def test_an_unknown_score_is_found_by_the_first_transition(target):
     draws = Draws(points, points, value, unknown, jnp.zeros(200), jnp.ones(200))
 
     def moved(times):
-        settings = (jnp.asarray(0.1), jnp.asarray(0.0), jnp.asarray(times), jax.random.key(5))
-        return move(target, affine, draws, *settings)
+        settings = (jnp.asarray(0.1), jnp.asarray(1.0), jnp.asarray(0.0), jnp.asarray(times))
+        return move(target, affine, draws, *settings, jax.random.key(5))
 
     np.testing.assert_array_equal(moved(1).points, points)
     np.testing.assert_allclose(moved(1).score, score, rtol=1e-4, atol=1e-4)
@@ -126,8 +129,16 @@ def test_an_unknown_score_is_found_by_the_first_transition(target):
     assert (moved(2).points != points).mean() > 0.9
 
 
-def test_resampling_follows_the_weights(target):
-    """Without moves to speak of, points are drawn by weight; folded and unknown ones never."""
+@pytest.mark.parametrize(
+    "power, settings",
+    [
+        (1.0, move_settings(np.float32(1e-3), 1.0, math.inf, 1)),
+        # What is trained on has the tail that the sampler is short of.
+        (2.0, training_settings(np.float32(1e-3), 1000, 1)),
+    ],
+)
+def test_resampling_follows_the_weights(target, power, settings):
+    """Points are drawn by powers of the weight; folded and unknown ones never."""
     num = 1000
     points = jnp.stack([jnp.linspace(-2.0, 2.0, num), jnp.zeros(num)], axis=1)
     affine = Affine(jnp.zeros(2), jnp.eye(2))
@@ -138,19 +149,11 @@ def test_resampling_follows_the_weights(target):
     log_det = log_det.at[7].set(jnp.nan)
     sign = jnp.ones(num).at[11].set(-1.0)
     draws = Draws(points, points, value, score, log_det, sign)
-    moved = move(
-        target,
-        affine,
-        draws,
-        jnp.asarray(1e-3),
-        jnp.asarray(jnp.inf),
-        jnp.asarray(1),
-        jax.random.key(0),
-    )
+    moved = move(target, affine, draws, *settings, jax.random.key(0))
     counts = np.bincount(np.asarray(moved.ancestors), minlength=num)
     assert counts[7] == counts[11] == 0
     # Systematic resampling: every count is its expectation, rounded up or down.
-    weight = np.where(np.arange(num) < 500, 3.0, 1.0)
+    weight = np.where(np.arange(num) < 500, 3.0, 1.0) ** power
     weight[[7, 11]] = 0.0
     assert np.all(np.abs(counts - num * weight / weight.sum()) < 1.0 + 1e-3)
 

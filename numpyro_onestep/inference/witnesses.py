@@ -125,7 +125,7 @@ def _move(
     num_moves: int,
     rng_key: jax.Array,
 ) -> MovedPoints:
-    settings = move_settings(sampler.step_size, max_weight, num_moves)
+    settings = move_settings(sampler.step_size, 1.0, max_weight, num_moves)
     return move(target, affine, draws, *settings, rng_key)
 
 

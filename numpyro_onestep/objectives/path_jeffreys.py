@@ -11,9 +11,11 @@ the latter with `z = T^-1(x)`, because KL(p || q) equals the divergence between 
 through T and the base. At the optimum both scores agree at every point, so the estimates have no
 variance there, whatever the points.
 
-The first average runs over fresh draws, the second over posterior points moved by MCMC, which keep
-the fit from dropping what its own draws do not see. The gradients of the target at the moved
-points are computed once and used in every step; only the preimages follow the map.
+The first average runs over fresh draws, the second over points moved by MCMC, which keep the fit
+from dropping what its own draws do not see. Where these follow `p^a / q^(a - 1)` in place of `p`,
+the average is the gradient of a divergence of order `a`, but for a factor; for a = 2 it is that of
+the variance of the weights. The gradients of the target at the moved points are computed once and
+used in every step; only the preimages follow the map.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -15,7 +14,12 @@ from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import draw
 from numpyro_onestep.training.methods import Method
-from numpyro_onestep.training.moves import initial_step_size, log_weight_at, move, move_settings
+from numpyro_onestep.training.moves import (
+    initial_step_size,
+    log_weight_at,
+    move,
+    training_settings,
+)
 from numpyro_onestep.training.updates import begin, improve, map_of
 
 
@@ -40,8 +44,8 @@ def compile_ahead(target: Target, method: Method, rng_key: jax.Array) -> None:
     # Short ones, which would wait for the long ones behind them on any thread.
     begin.ahead(method, params)
     map_of.ahead(flow, 1, params, density)
-    step_size, max_weight = initial_step_size(affine.mean), math.sqrt(method.num_points)
-    settings = move_settings(step_size, max_weight, method.num_moves)
+    step_size = initial_step_size(affine.mean)
+    settings = training_settings(step_size, method.num_points, method.num_moves)
     moved = (
         target,
         density.affine,

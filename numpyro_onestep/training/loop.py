@@ -35,7 +35,7 @@ from numpyro_onestep.training.moves import (
     adapted_step_size,
     initial_step_size,
     move,
-    move_settings,
+    training_settings,
 )
 from numpyro_onestep.training.start import best_start
 from numpyro_onestep.training.updates import begin, improve, map_of
@@ -223,7 +223,6 @@ def _train_rounds(
     params = flow.init(key_init) if warm is None else warm.params
     state = begin(method, params)
     step_size = initial_step_size(affine.mean) if warm is None else np.asarray(warm.step_size)
-    max_weight = math.sqrt(method.num_points)
     buffer: list[MovedPoints] = []
     teacher: TrainedSampler | None = None
     # Rounds of annealing done so far; negative before the first.
@@ -286,7 +285,7 @@ def _train_rounds(
                 if record.stopped == "interrupted" or time.perf_counter() > deadline:
                     history.stopped = record.stopped or "time limit"
                     break
-            settings = move_settings(step_size, max_weight, method.num_moves)
+            settings = training_settings(step_size, method.num_points, method.num_moves)
             moved = move(target, affine, draws, *settings, key_move)
             step_size = adapted_step_size(step_size, float(moved.acceptance))
             # The first round stands in for those that are still missing: one shape, one program.

@@ -1,12 +1,18 @@
 r"""Resample-move: draws become posterior points that the sampler did not propose.
 
 Draws are resampled by their weights and moved by MALA transitions, which leave the posterior
-invariant: whatever the sampler lacks, the moves drift towards. For training the weights are
-truncated (w <= sqrt(n) mean w; Ionides, 2008), so that a poor sampler still yields many points.
+invariant: whatever the sampler lacks, the moves drift towards.
+
+For training, draws are resampled by the squares of their weights. From `q w^2 = p^2 / q`
+differences of scores give the gradient of the chi-squared divergence, which is the variance of the
+weights: the tail that the sampler is short of, of which the posterior `q w = p` itself has few
+points, is in every batch. The squares are cut at sqrt(n) times their mean (Ionides, 2008), so that
+a poor sampler still yields many points.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +36,8 @@ _MAX_RESIDUAL = 1e-2
 # Step sizes, as multiples of the adapted one, that points take in turn: in the neck of a funnel a
 # step that suits the bulk is never accepted.
 _MOVE_SCALES = (1.0, 1.0, 0.3, 0.1)
+# Order of the divergence that the moved points of training stand for.
+_POWER = 2.0
 
 
 class MovedPoints(NamedTuple):
@@ -56,6 +64,7 @@ def move(
     affine: Affine,
     draws: Draws,
     step_size: jax.Array,
+    power: jax.Array,
     max_weight: jax.Array,
     num_moves: jax.Array,
     rng_key: jax.Array,
@@ -67,13 +76,14 @@ def move(
         affine: the preconditioner.
         draws: `n` of them. A score that is not finite is unknown: the first transition finds it.
         step_size: of MALA, the longest; see `_MOVE_SCALES`.
-        max_weight: weights are cut at this multiple of their mean before resampling; inf to leave
-            them as they are, 0 to move every draw without resampling.
+        power: draws are resampled by this power of their weights.
+        max_weight: these are cut at this multiple of their mean before; inf to leave them as they
+            are, 0 to move every draw without resampling.
         num_moves: transitions per point; not static, so that any number shares one program.
         rng_key: for all of it.
     """
     key_resample, key_moves = jax.random.split(rng_key)
-    ancestors = _resample(draws, max_weight, jax.random.uniform(key_resample))
+    ancestors = _resample(draws, power, max_weight, jax.random.uniform(key_resample))
     start = (draws.image[ancestors], draws.log_density[ancestors], draws.score[ancestors])
     num, dim = draws.image.shape
     scale = jnp.asarray(_MOVE_SCALES, step_size.dtype)[jnp.arange(num) % len(_MOVE_SCALES)]
@@ -125,7 +135,9 @@ def log_weight_at(
     return log_weight, residual < _MAX_RESIDUAL
 
 
-def _resample(draws: Draws, max_weight: jax.Array, offset: jax.Array) -> jax.Array:
+def _resample(
+    draws: Draws, power: jax.Array, max_weight: jax.Array, offset: jax.Array
+) -> jax.Array:
     """Systematic resampling; folded and non-finite draws have no weight.
 
     `offset` is uniform on (0, 1), for all ticks together.
@@ -133,7 +145,7 @@ def _resample(draws: Draws, max_weight: jax.Array, offset: jax.Array) -> jax.Arr
     log_weight = draws.log_weight
     usable = jnp.isfinite(log_weight) & (draws.sign > 0) & jnp.isfinite(draws.score).all(-1)
     log_weight = jnp.where(usable, log_weight, -jnp.inf)
-    weight = jnp.exp(log_weight - jnp.max(log_weight))
+    weight = jnp.exp(power * (log_weight - jnp.max(log_weight)))
     weight = jnp.minimum(weight, max_weight * weight.mean())
     num = len(weight)
     edges = jnp.cumsum(weight) / weight.sum()
@@ -143,11 +155,19 @@ def _resample(draws: Draws, max_weight: jax.Array, offset: jax.Array) -> jax.Arr
 
 
 def move_settings(
-    step_size: jax.Array | np.ndarray, max_weight: float, num_moves: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    step_size: jax.Array | np.ndarray, power: float, max_weight: float, num_moves: int
+) -> tuple[np.ndarray, ...]:
     """The settings of `move` in the types that all its callers share: one program for all."""
     step_size = np.asarray(step_size)
-    return step_size, np.asarray(max_weight, step_size.dtype), np.asarray(num_moves, np.int32)
+    exponent, cut = (np.asarray(value, step_size.dtype) for value in (power, max_weight))
+    return step_size, exponent, cut, np.asarray(num_moves, np.int32)
+
+
+def training_settings(
+    step_size: jax.Array | np.ndarray, num_points: int, num_moves: int
+) -> tuple[np.ndarray, ...]:
+    """The same for the points that a sampler is trained on."""
+    return move_settings(step_size, _POWER, math.sqrt(num_points), num_moves)
 
 
 def adapted_step_size(step_size: np.ndarray, acceptance: float) -> np.ndarray:
