@@ -13,9 +13,16 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 # LLVM's first level: a quarter less time of compilation, and code that runs as fast.
-_OPTIONS = {"xla_backend_optimization_level": 1}
+_LIGHT = {"xla_backend_optimization_level": 1}
+# XLA's older way to write loops: two fifths less time of compilation for programs of many loops.
+# Those of a model with many observations may run several times as long.
+_OLDER = {"xla_cpu_use_fusion_emitters": False}
+# Values among the arguments from which on the running of a program counts, not its compilation.
+_MANY_VALUES = 2**20
 
 
 class Compiled:
@@ -24,11 +31,12 @@ class Compiled:
     A call waits for the program that `ahead` has begun for arguments like its own.
     """
 
-    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
-        """Takes the options of `jax.jit`."""
+    def __init__(self, function: Callable[..., Any], *, many_loops: bool, **options: Any) -> None:
+        """Takes whether calls spend their time in many small loops, and options of `jax.jit`."""
         functools.update_wrapper(self, function)
+        self._function, self._options = function, options
         self._plain = jax.jit(function, **options)
-        self._light = jax.jit(function, compiler_options=_OPTIONS, **options)
+        self._many_loops = many_loops
         self._begun: dict[Any, Future[Any]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -38,14 +46,14 @@ class Compiled:
             return self._plain(*args, **kwargs)
         if self._begun and (future := self._begun.get(_signature(args, kwargs))):
             wait([future])
-        return self._whole(*args, **kwargs)
+        return self._whole(args, kwargs)(*args, **kwargs)
 
     def ahead(self, *args: Any, **kwargs: Any) -> None:
         """Begins to compile for arguments like these, of which only types and shapes matter.
 
         Worth it where there is a core to spare. Errors are left to the call.
         """
-        lowered = self._whole.lower(*args, **kwargs)
+        lowered = self._whole(args, kwargs).lower(*args, **kwargs)
         signature = _signature(args, kwargs)
         future = self._begun[signature] = _pool().submit(lowered.compile)
         _begun.add(future)
@@ -55,17 +63,25 @@ class Compiled:
 
     def result_type(self, *args: Any, **kwargs: Any) -> Any:
         """Shapes and types of what a call returns, as `jax.eval_shape`."""
-        return jax.eval_shape(self._whole, *args, **kwargs)
+        return jax.eval_shape(self._plain, *args, **kwargs)
 
-    @property
-    def _whole(self) -> Any:
+    def _whole(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        num_values = sum(np.size(leaf) for leaf in jax.tree.leaves((args, kwargs)))
         # Whoever asks JAX for no optimisation at all means these programs too.
-        return self._plain if jax.config.read("jax_disable_most_optimizations") else self._light
+        light = not jax.config.read("jax_disable_most_optimizations")
+        return self._program(light=light, older=self._many_loops and num_values < _MANY_VALUES)
+
+    @functools.cache  # noqa: B019 - instances are decorated functions.
+    def _program(self, *, light: bool, older: bool) -> Any:
+        options = (_LIGHT if light else {}) | (_older() if older else {})
+        return jax.jit(self._function, compiler_options=options or None, **self._options)
 
 
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Compiled]:
-    """A decorator with the options of `jax.jit`."""
-    return lambda function: Compiled(function, **options)
+def compiled(
+    *, many_loops: bool = False, **options: Any
+) -> Callable[[Callable[..., Any]], Compiled]:
+    """A decorator with the options of `Compiled`."""
+    return lambda function: Compiled(function, many_loops=many_loops, **options)
 
 
 def cancel() -> None:
@@ -87,6 +103,16 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return structure, tuple(
         (leaf.shape, leaf.dtype) if hasattr(leaf, "dtype") else leaf for leaf in leaves
     )
+
+
+@functools.cache
+def _older() -> dict[str, bool]:
+    """The option, as long as XLA has it."""
+    try:
+        jax.jit(jnp.negative, compiler_options=_OLDER).lower(np.zeros(())).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return _OLDER
 
 
 _begun: set[Future[Any]] = set()

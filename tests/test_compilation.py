@@ -119,3 +119,26 @@ def test_training_calls_what_was_compiled_ahead(compilations, monkeypatch, spare
         threads = compilations.threads(name)
         assert len(threads) == times, name
         assert all(t.startswith("numpyro_onestep") == spare for t in threads), name
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_option_that_xla_has_lost_is_left_out(monkeypatch, known):
+    if not known:
+        monkeypatch.setattr(compilation, "_OLDER", {"xla_cpu_use_no_such_emitters": False})
+    compilation._older.cache_clear()
+    try:
+        assert bool(compilation._older()) == known
+        function = compiled(static_argnames="n", many_loops=True)(cubes)
+        assert function(jnp.ones(3), 3).tolist() == [1.0, 8.0, 27.0]
+    finally:
+        compilation._older.cache_clear()
+
+
+def test_programs_of_many_values_are_compiled_to_run():
+    """Sums over many observations are where the quicker compilation costs most."""
+    function = compiled(many_loops=True)(jnp.sum)
+    shapes = [jax.ShapeDtypeStruct((size,), jnp.float32) for size in (10, 100, 2**20, 2**21)]
+    small, also_small, large, also_large = (function._whole((shape,), {}) for shape in shapes)
+    assert small is also_small
+    assert large is also_large
+    assert small is not large

@@ -55,7 +55,7 @@ class _State(NamedTuple):
     elbo: jax.Array
 
 
-@compiled(static_argnames="dense")
+@compiled(many_loops=True, static_argnames="dense")
 def fit_from_draws(
     target: Target,
     start: jax.Array,

@@ -60,7 +60,7 @@ def standard_normal_log_density(z: jax.Array) -> jax.Array:
     return -0.5 * (z**2).sum(axis=-1) - 0.5 * z.shape[-1] * jnp.log(2.0 * jnp.pi)
 
 
-@compiled(static_argnames="num")
+@compiled(many_loops=True, static_argnames="num")
 def draw(target: Target, affine: Affine, blocks: Any, rng_key: jax.Array, num: int) -> Draws:
     """`num` independent draws; one compiled program per number of draws and of steps."""
     base = jax.random.normal(rng_key, (num, flows.base_dim(blocks)), affine.mean.dtype)

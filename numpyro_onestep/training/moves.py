@@ -58,7 +58,7 @@ class MovedPoints(NamedTuple):
     acceptance: jax.Array
 
 
-@compiled()
+@compiled(many_loops=True)
 def move(
     target: Target,
     affine: Affine,
@@ -115,7 +115,7 @@ def move(
     return MovedPoints(points, value, score, ancestors, acceptance)
 
 
-@compiled()
+@compiled(many_loops=True)
 def log_weight_at(
     blocks: Any, points: jax.Array, log_density: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

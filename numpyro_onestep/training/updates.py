@@ -29,19 +29,19 @@ class State:
     optimiser: optax.OptState
 
 
-@compiled(static_argnames="method")
+@compiled(many_loops=True, static_argnames="method")
 def begin(method: Method, params: Params) -> State:
     """What training starts from."""
     return State(params, params, method.optimiser().init(params))
 
 
-@compiled(static_argnames=("flow", "num_steps"))
+@compiled(many_loops=True, static_argnames=("flow", "num_steps"))
 def map_of(flow: Flow, num_steps: int, params: Params, density: Density) -> Any:
     """The map in so many steps."""
     return flow.steps(params, num_steps, density)
 
 
-@compiled(static_argnames=("flow", "method"))
+@compiled(many_loops=True, static_argnames=("flow", "method"))
 def improve(
     density: Density,
     flow: Flow,
