@@ -299,6 +299,22 @@ def test_deadline():
     assert found.stopped == "time limit" and len(found.modes) == 1
 
 
+def test_dear_fits_end_once_one_brings_no_news(monkeypatch):
+    monkeypatch.setattr(exploration.modes, "_MAX_GRADIENTS", 1)
+    fits = []
+    fit_gaussian = exploration.modes.fit_gaussian
+    monkeypatch.setattr(
+        exploration.modes,
+        "fit_gaussian",
+        lambda *args: fits.append(fit_gaussian(*args)) or fits[-1],
+    )
+    target = build_target(jax.random.key(0), hidden, (30.0,))
+    found = explore(target, jax.random.key(1), 8, 64)
+    # One of each mode, and three in a row that are like one of them.
+    assert len(found.modes) == 2
+    assert len(fits) <= 2 + 3
+
+
 def test_prior_draws_without_a_place_are_left_out_before_tempering(monkeypatch):
     """A prior may overflow in single precision."""
     survey_prior = exploration.modes.survey

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from numpyro_onestep.importance import ess
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import build_target
 from numpyro_onestep.training import Draws, ResampleMove, draw, move, train
+from numpyro_onestep.training.budget import Budget
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
 from numpyro_onestep.training.enough import targets
 from numpyro_onestep.training.moves import move_settings, training_settings
@@ -258,3 +260,19 @@ def test_targets_of_components():
     # A negligible one, or one without a bound, must be worth half of its number all the same.
     assert targets([0.0, -30.0, math.nan], 0.8)[1:] == [0.5, 0.5]
     assert targets([0.0, -30.0], 0.3)[1] == pytest.approx(0.3)
+
+
+def test_training_leaves_time_for_what_follows(target):
+    """It ends once a round has shown how long draws take, however far away the deadline is."""
+    method = dataclasses.replace(SETTINGS, target_ess=1.0, max_rounds=6)
+    _, history = train(target, jax.random.key(0), method, time_limit=1e5, num_after=10**12)
+    assert history.stopped == "time limit"
+    assert len(history.ess_fraction) == 3
+
+
+def test_a_budget_is_spent_before_a_round_that_it_has_no_time_for():
+    budget = Budget(time.perf_counter() + 100.0, num_after=1000)
+    assert not budget.is_spent(seconds_per_draw=0.01, seconds_per_round=50.0)
+    assert budget.is_spent(seconds_per_draw=0.01, seconds_per_round=95.0)
+    assert budget.is_spent(seconds_per_draw=0.2)
+    assert not Budget().is_spent(seconds_per_draw=1.0, seconds_per_round=1e6)

@@ -32,6 +32,8 @@ _MAX_SCALE = 1e10
 # Fits in a row without a new mode after which the search ends, and at least as many as there are
 # modes: the more there are, the longer it takes to meet the last ones by chance.
 _PATIENCE = 3
+# Gradients beyond which fits that bring no news are too dear to go on.
+_MAX_GRADIENTS = 2**20
 # A fit that starts from a particle starts as wide as so many of those next to it lie apart: a start
 # of any fixed width passes over a needle in it. In units of the population's scale.
 _NUM_NEXT = 8
@@ -167,9 +169,14 @@ class _Search:
     def unreached(self) -> float:
         return float(np.mean(~self._reached))
 
+    @property
+    def num_gradients(self) -> int:
+        return sum(int(fit.num_gradients) for fit in self.fits)
+
     def wants_more(self, num_starts: int) -> bool:
         if len(self.fits) < num_starts + self._num_known:
-            return True
+            # Where fits are that dear, a second one that says the same must do.
+            return self._without_news < 1 or self.num_gradients < _MAX_GRADIENTS
         patience = max(_PATIENCE, len(self.modes))
         return self._without_news < patience and len(self.modes) <= self.max_modes
 
@@ -276,7 +283,7 @@ class _Search:
             unreached=self.unreached,
             undefined_share=undefined_share,
             too_many=len(self.modes) > self.max_modes,
-            num_gradients=sum(int(fit.num_gradients) for fit in self.fits),
+            num_gradients=self.num_gradients,
             num_densities=self.particles.num_evaluations + self._num_between,
             stopped=stopped,
             diverged=diverged,

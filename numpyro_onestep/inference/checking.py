@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -27,6 +28,7 @@ from numpyro_onestep.inference.drawing import (
     weighted_draws,
 )
 from numpyro_onestep.inference.witnesses import (
+    MIN_WALKING,
     NUM_MOVES,
     by_component,
     joined,
@@ -42,6 +44,14 @@ from numpyro_onestep.training import (
     TrainingHistory,
 )
 
+# Walks of the points that draws are moved to, of particles, and of rivals' points.
+_NUM_WALKS = 3
+
+
+def num_checked(chunk: int) -> int:
+    """Draws and moves of points that a verdict takes at the least, in chunks of so many draws."""
+    return 2 * chunk + _NUM_WALKS * NUM_MOVES * min(chunk, MIN_WALKING)
+
 
 def measure(
     target: Target,
@@ -53,6 +63,7 @@ def measure(
     rng_key: jax.Array,
     *,
     num_steps: int,
+    deadline: float = math.inf,
 ) -> tuple[Checks, np.ndarray]:
     """Everything that the verdict draws on; one-step means "in the user's number of steps".
 
@@ -68,6 +79,7 @@ def measure(
         first: the first chunk of each component's draws.
         rng_key: for all of it.
         num_steps: steps of the sampler per draw.
+        deadline: of `time.perf_counter`, from which on no point walks longer than it must.
     """
     parts = ready(target, mixture, num_steps)
     key_more, key_move, key_rivals, key_particles = (
@@ -81,7 +93,9 @@ def measure(
         parts, first, num, key_move, weighed.evidence.resolution
     )
     log_evidence = weighed.evidence.log_evidence_known
-    by_particles = particle_share(mixture, parts, first, draws, num, key_particles)
+    by_particles = particle_share(
+        mixture, parts, first, draws, num, key_particles, deadline=deadline
+    )
     by_rivals = rival_share(
         mixture.coordinates(target), mixture, parts, draws, log_evidence, num, key_rivals
     )

@@ -22,7 +22,7 @@ from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress
 from numpyro_onestep.inference.rescue import FALLBACKS, Fallback, rescue
 from numpyro_onestep.inference.result import to_inference_data
-from numpyro_onestep.inference.run import POSTERIORS, Fit, Posterior, Run, finish
+from numpyro_onestep.inference.run import POSTERIORS, Fit, Posterior, Run, finish, num_evaluations
 from numpyro_onestep.inference.saving import load_state, save_state
 from numpyro_onestep.inference_data import (
     AxisNames,
@@ -260,18 +260,20 @@ class OneStepInference(Finished):
         _check_names(target, names)
         rounds = self.method.num_rounds
         deadline = began + (math.inf if self._time_limit is None else self._time_limit)
+        chunk = chunk_size(target.dim, self.method.chunk_width, self.method.num_points)
+        num_after = num_evaluations(self.num_chains, self.num_samples, self._posterior, chunk)
         with Progress(rounds, shown=self._progress_bar) as on_round:
             trained, history = train(
                 target,
                 key_train,
                 self.method,
                 time_limit=None if self._time_limit is None else deadline - time.perf_counter(),
+                num_after=num_after,
                 on_round=on_round,
                 journal=journal,
                 warm=warm,
             )
         sampled = time.perf_counter()
-        chunk = chunk_size(target.dim, self.method.chunk_width, self.method.num_points)
         fit = Fit(target, trained, history, chunk, args, kwargs)
         try:
             run = finish(

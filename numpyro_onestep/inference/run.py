@@ -15,7 +15,7 @@ from numpyro_onestep.diagnostics import Checks, RescueChecks, Verdict, judge
 from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import IMHChains, elbo, ess, evidence, imh_chains, resample_indices
-from numpyro_onestep.inference.checking import measure
+from numpyro_onestep.inference.checking import measure, num_checked
 from numpyro_onestep.inference.drawing import WeightedDraws, ready, weigh, weighted_draws
 from numpyro_onestep.inference.trace import trace_log_weights
 from numpyro_onestep.target import Target
@@ -107,6 +107,11 @@ class Run:
         return {name: jnp.asarray(value[index]) for name, value in self.pool_samples.items()}
 
 
+def num_evaluations(num_chains: int, num_samples: int, posterior: Posterior, chunk: int) -> int:
+    """Draws and moves of points that follow training at the least, in chunks of so many draws."""
+    return _num_proposals(num_chains, num_samples, posterior) + num_checked(chunk)
+
+
 @one_blas_thread
 def finish(
     fit: Fit,
@@ -124,10 +129,10 @@ def finish(
     """Draws, weighs, judges and arranges.
 
     Draws are added, as many again each time, until they are worth `target_ess`, and `deadline` (of
-    `time.perf_counter`) or `MAX_BATCHES` end that.
+    `time.perf_counter`) or `MAX_BATCHES` end that. After the deadline the checks do what they must.
     """
     target, trained = fit.target, fit.trained
-    num = num_chains * num_samples * (1 if posterior == "weighted" else _PROPOSALS_PER_DRAW)
+    num = _num_proposals(num_chains, num_samples, posterior)
     parts = ready(target, trained, num_steps)
     keys = [key_draw]
     draws, first = weighted_draws(parts, key_draw, num, fit.chunk)
@@ -146,7 +151,15 @@ def finish(
             worth = ess(draws.log_weight, draws.sign).count
     weighed = weigh(draws)
     checks, moved_log_weight = measure(
-        target, trained, fit.history, draws, weighed, first, key_check, num_steps=num_steps
+        target,
+        trained,
+        fit.history,
+        draws,
+        weighed,
+        first,
+        key_check,
+        num_steps=num_steps,
+        deadline=deadline,
     )
     found = checks.one_step
     chains = _arrange(
@@ -194,6 +207,10 @@ def finish(
         checks=checks,
         moved_log_weight=moved_log_weight,
     )
+
+
+def _num_proposals(num_chains: int, num_samples: int, posterior: Posterior) -> int:
+    return num_chains * num_samples * (1 if posterior == "weighted" else _PROPOSALS_PER_DRAW)
 
 
 def _few_step_stats(checks: Checks, *, shown: bool) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -36,6 +38,8 @@ NUM_MOVES = 20
 _WALKS = tuple(NUM_MOVES * 2**i for i in range(6))
 # Standard errors by which more must come back from out of reach than go there.
 _SETTLED = 2.0
+# Points that walk where evaluations are dearest.
+MIN_WALKING = 512
 # Transitions of the points of a rival, which start where the sampler was not.
 NUM_RIVAL_MOVES = 5
 
@@ -169,13 +173,16 @@ def particle_share(
     draws: WeightedDraws,
     num: int,
     rng_key: jax.Array,
+    *,
+    deadline: float = math.inf,
 ) -> Missed:
     """Share of the particles of the exploration that lead out of the sampler's reach.
 
     They are moved along the posterior first: tempering alone leaves some of them in its outskirts.
     What is out of reach after a walk may be on its way; it counts once a longer walk does not bring
     it back. Walks leave the posterior invariant: into a part that the sampler misses as many
-    particles go as come from there, or none do.
+    particles go as come from there, or none do. After the deadline (of `time.perf_counter`) no walk
+    is longer: what is out of reach counts.
     """
     known = np.flatnonzero(np.isfinite(mixture.particle_log_density))
     if not known.size:
@@ -204,7 +211,8 @@ def particle_share(
         total += num_moves * sum(len(rows) for _, _, rows in groups)
         walk = joined(walks, label)
         beyond = _is_beyond(draws, walk.log_weight, walk.known)
-        if beyond.mean() <= MIN_MISSED or (before is not None and _has_settled(before, beyond)):
+        settled = before is not None and _has_settled(before, beyond)
+        if beyond.mean() <= MIN_MISSED or settled or time.perf_counter() > deadline:
             break
         before = beyond
     return Missed(float(beyond.mean()), total)

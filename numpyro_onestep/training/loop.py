@@ -26,6 +26,7 @@ from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import Target
+from numpyro_onestep.training.budget import Budget
 from numpyro_onestep.training.draws import Draws, draw, ess_and_evidence
 from numpyro_onestep.training.enough import is_enough, is_normal, serves
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
@@ -40,6 +41,7 @@ from numpyro_onestep.training.moves import (
 from numpyro_onestep.training.start import best_start
 from numpyro_onestep.training.updates import begin, improve, map_of
 
+_UNLIMITED = Budget()
 # Share of the best round's effective draws below which the last updates were an accident.
 _ACCIDENT = 0.5
 
@@ -136,7 +138,7 @@ def train_component(
     rng_key: jax.Array,
     method: Method,
     *,
-    deadline: float = math.inf,
+    budget: Budget = _UNLIMITED,
     on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
     journal: Journal = NO_JOURNAL,
     warm: TrainedSampler | None = None,
@@ -144,10 +146,10 @@ def train_component(
 ) -> tuple[TrainedSampler, TrainingHistory]:
     """Trains a sampler for a target from a Gaussian fit to it.
 
-    Ctrl-C and the deadline (of `time.perf_counter`, checked between rounds) end training with what
-    there is, and so does an error at run time after the first round. A `warm` sampler gives the
-    parameters and the step size to start with; where its draws reach the target twice as they are,
-    there is no training. A component may have a `target_ess` of its own in place of the method's.
+    Ctrl-C and the budget (checked between rounds) end training with what there is, and so does an
+    error at run time after the first round. A `warm` sampler gives the parameters and the step size
+    to start with; where its draws reach the target twice as they are, there is no training. A
+    component may have a `target_ess` of its own in place of the method's.
     """
     history = TrainingHistory()
     # Folding compiles less than unpacking a split, here and in every round.
@@ -157,14 +159,14 @@ def train_component(
     if instructor is not None:
         # A key of its own: the student's numbers are those that it has without a teacher.
         teach = functools.partial(
-            _train_teacher, density, key_teacher, instructor, deadline, on_round, journal
+            _train_teacher, density, key_teacher, instructor, budget, on_round, journal
         )
     sampler = _train_rounds(
         density,
         key_rounds,
         method,
         history,
-        deadline,
+        budget,
         on_round,
         journal,
         key_init,
@@ -175,6 +177,22 @@ def train_component(
     return sampler, history
 
 
+class _Pace:
+    """Seconds per draw and per round, as long as the quickest one took."""
+
+    def __init__(self) -> None:
+        self._seconds: list[tuple[float, float]] = []
+
+    def add(self, per_draw: float, per_round: float) -> None:
+        self._seconds.append((per_draw, per_round))
+
+    @property
+    def known(self) -> tuple[float, float]:
+        # The first round waits for its programs.
+        later = self._seconds[1:]
+        return (min(s[0] for s in later), min(s[1] for s in later)) if later else (0.0, 0.0)
+
+
 _Taught = tuple[TrainedSampler, TrainingHistory]
 
 
@@ -182,14 +200,15 @@ def _train_teacher(
     density: Density,
     rng_key: jax.Array,
     method: Method,
-    deadline: float,
+    budget: Budget,
     on_round: Callable[[int, TrainingHistory], None],
     journal: Journal,
 ) -> _Taught:
     """The teacher and its record, in half of the time that is left."""
 
     def make() -> _Taught:
-        record, halfway = TrainingHistory(), 0.5 * (time.perf_counter() + deadline)
+        record = TrainingHistory()
+        halfway = Budget(0.5 * (time.perf_counter() + budget.deadline))
         within = journal.within("teacher")
         sampler = _train_rounds(density, rng_key, method, record, halfway, on_round, within)
         return sampler, record
@@ -202,7 +221,7 @@ def _train_rounds(
     key_rounds: jax.Array,
     method: Method,
     history: TrainingHistory,
-    deadline: float,
+    budget: Budget,
     on_round: Callable[[int, TrainingHistory], None],
     journal: Journal,
     key_init: jax.Array | None = None,
@@ -227,6 +246,7 @@ def _train_rounds(
     teacher: TrainedSampler | None = None
     # Rounds of annealing done so far; negative before the first.
     annealed, num_done = -1, 0
+    pace = _Pace()
     best = (0.0, state.average)
     noted: _AfterRound | None = journal.recall("rounds")
     if noted is not None:
@@ -246,7 +266,7 @@ def _train_rounds(
                 _record(history, of_fit)
                 cancel()
                 return TrainedSampler(affine, plain.init(key_init), step_size, plain)
-            if time.perf_counter() < deadline:
+            if not budget.is_spent():
                 params, num_gradients = best_start(density, flow, method, params, of_fit, key_start)
                 history.num_gradients += num_gradients
                 state = begin(method, params)
@@ -258,8 +278,10 @@ def _train_rounds(
                 jax.random.fold_in(key_rounds, 3 * i + j) for j in range(3)
             )
             steps = map_of(flow, method.num_sampling_steps, state.average, density)
+            began = time.perf_counter()
             draws = draw(target, affine, steps, key_draw, method.num_points)
             _record(history, draws)
+            drawn = time.perf_counter()
             best = max(best, (history.ess_fraction[-1], state.average), key=lambda pair: pair[0])
             if warm is not None and not history.losses and serves(history.ess_fraction, method):
                 # What was learned from other data will do, once fresh draws have said so twice.
@@ -270,7 +292,7 @@ def _train_rounds(
             enough = i == method.max_rounds or is_enough(history.ess_fraction, method, wanted)
             if annealed >= 0 or enough:
                 annealed += 1
-            limit = time.perf_counter() > deadline
+            limit = budget.is_spent(*pace.known)
             if limit:
                 history.stopped = "time limit"
             if history.diverged or limit:
@@ -282,7 +304,7 @@ def _train_rounds(
                 if record.stopped:
                     # Another attempt has a better teacher.
                     journal = NO_JOURNAL
-                if record.stopped == "interrupted" or time.perf_counter() > deadline:
+                if record.stopped == "interrupted" or budget.is_spent():
                     history.stopped = record.stopped or "time limit"
                     break
             settings = training_settings(step_size, method.num_points, method.num_moves)
@@ -299,6 +321,7 @@ def _train_rounds(
             history.losses.extend(np.asarray(losses, float).tolist())
             history.num_gradients += method.num_points * (1 + method.num_moves)
             history.num_gradients += method.num_updates * method.gradients_per_update
+            pace.add((drawn - began) / method.num_points, time.perf_counter() - began)
             on_round(i, history)
             if annealed >= 0 and annealed >= method.num_annealing - 1:
                 break

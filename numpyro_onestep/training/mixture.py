@@ -33,6 +33,7 @@ from numpyro_onestep.preconditioner import Affine, GaussianFit
 from numpyro_onestep.target import Centredness, Target, constant_centredness, recentred
 from numpyro_onestep.threads import one_blas_thread
 from numpyro_onestep.training.ahead import compile_ahead
+from numpyro_onestep.training.budget import Budget
 from numpyro_onestep.training.enough import targets
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
@@ -85,6 +86,7 @@ def train(
     method: Method,
     *,
     time_limit: float | None = None,
+    num_after: int = 0,
     on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
     journal: Journal = NO_JOURNAL,
     warm: TrainedMixture | None = None,
@@ -92,9 +94,10 @@ def train(
     """Trains a sampler for the target.
 
     Ctrl-C and the time limit (seconds, checked between fits and rounds) end training with what
-    there is. What is done is noted in the journal, and not done again if it is in there: the result
-    is the same. A `warm` sampler, trained for other data, gives further starting points for the
-    Gaussian fits, and each component the parameters and the step size of the one nearest to it.
+    there is, the latter so early that time is left for `num_after` draws. What is done is noted in
+    the journal, and not done again if it is in there: the result is the same. A `warm` sampler,
+    trained for other data, gives further starting points for the Gaussian fits, and each component
+    the parameters and the step size of the one nearest to it.
     """
     began = time.perf_counter()
     deadline = np.inf if time_limit is None else began + time_limit
@@ -157,7 +160,7 @@ def train(
                 jax.random.fold_in(key_train, label),
                 method,
                 # Draws for the label's probability, no training.
-                deadline=-np.inf if ended else deadline,
+                budget=Budget(-np.inf if ended else deadline, num_after),
                 on_round=on_round,
                 journal=journal.within(name),
                 warm=_nearest(warm, fit),

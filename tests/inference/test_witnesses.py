@@ -20,7 +20,7 @@ def fitted():
     return run(model)
 
 
-def share_after(fitted, monkeypatch, found):
+def share_after(fitted, monkeypatch, found, deadline=np.inf):
     """The share that counts, and the walks' lengths, where `found` says what is out of reach."""
     lengths = []
 
@@ -35,7 +35,9 @@ def share_after(fitted, monkeypatch, found):
     parts = ready(fit.target, fit.trained, 1)
     draws, first = weighted_draws(parts, jax.random.key(0), 1000, fit.chunk)
     num = witnesses.num_walking(fit.trained, fit.chunk)
-    missed = witnesses.particle_share(fit.trained, parts, first, draws, num, jax.random.key(1))
+    missed = witnesses.particle_share(
+        fit.trained, parts, first, draws, num, jax.random.key(1), deadline=deadline
+    )
     assert num == fit.chunk and missed.num_gradients == sum(lengths) * num
     return missed.share, lengths
 
@@ -58,6 +60,12 @@ def test_walks_go_on_while_they_lead_back(fitted, monkeypatch, found, expected):
     share, lengths = share_after(fitted, monkeypatch, found)
     assert lengths == expected
     assert share == pytest.approx(found[-1], abs=2e-3)
+
+
+def test_after_the_deadline_there_is_one_walk(fitted, monkeypatch):
+    share, lengths = share_after(fitted, monkeypatch, [0.2], deadline=-np.inf)
+    assert lengths == [20]
+    assert share == pytest.approx(0.2, abs=2e-3)
 
 
 def test_few_particles_walk_in_short_chunks(fitted):
