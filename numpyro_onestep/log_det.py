@@ -69,3 +69,19 @@ def solve_transposed(
         return inverse_core.T @ vector
     scaled = vector / diagonal
     return scaled - (right.T @ (inverse_core.T @ (left.T @ scaled))) / diagonal
+
+
+def gradient(matrix: DiagonalPlusLowRank, inverse_core: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gradients of `log|det J|` with respect to the diagonal, `(dim,)`, and `left: (dim, width)`.
+
+    From `d log|det J| = tr(J^-1 dJ)`, given the inverse of the matrix that `core` returns: one
+    product of matrices, where the derivative of `core` takes three.
+    """
+    diagonal, left, right = matrix
+    if left.shape[0] <= left.shape[1]:
+        towards_left = (right @ inverse_core).T
+        towards_diagonal = jnp.diagonal(inverse_core)
+    else:
+        towards_left = (inverse_core @ (right / diagonal)).T
+        towards_diagonal = (1.0 - (left * towards_left).sum(axis=1)) / diagonal
+    return towards_diagonal, towards_left

@@ -1,5 +1,6 @@
 """Determinants and solves of a diagonal plus a matrix of low rank, against dense linear algebra."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -39,6 +40,15 @@ def test_against_dense(dim, width, seed):
     assert_allclose(log_det.solve(matrix, vector), np.linalg.solve(dense, vector), rtol=1e-7)
     transposed = log_det.solve_transposed(matrix, jnp.linalg.inv(small), vector)
     assert_allclose(transposed, np.linalg.solve(dense.T, vector), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dim", "width"), SIZES)
+def test_gradient_against_automatic_differentiation(dim, width):
+    matrix, _ = random_matrix(dim, width, 0)
+    want = jax.grad(lambda matrix: log_det.slogdet(matrix)[1])(matrix)
+    found = log_det.gradient(matrix, jnp.linalg.inv(log_det.core(matrix)[0]))
+    assert_allclose(found[0], want.diagonal, rtol=1e-7, atol=1e-9)
+    assert_allclose(found[1], want.left, rtol=1e-7, atol=1e-9)
 
 
 def test_both_signs_occur_in_the_table():

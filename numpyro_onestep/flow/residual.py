@@ -162,10 +162,11 @@ def push_score(blocks: Blocks, z: jax.Array, score: jax.Array) -> tuple[jax.Arra
     def body(carry: tuple[jax.Array, jax.Array], block: Blocks) -> tuple[tuple, None]:
         x, s = carry
         x, s = tails.stretch(block.tail, x), tails.push_score(block.tail, x, s)
-        (small, outer), pull = jax.vjp(lambda x: log_det.core(_jacobian(block, x)), x)
-        inverse = jnp.linalg.inv(small)
-        (gradient,) = pull((inverse.T, jnp.ones_like(outer)))
-        s = log_det.solve_transposed(_jacobian(block, x), inverse, s - gradient)
+        (diagonal, left), pull = jax.vjp(lambda x: _jacobian(block, x)[:2], x)
+        jacobian = DiagonalPlusLowRank(diagonal, left, block.hidden)
+        inverse = jnp.linalg.inv(log_det.core(jacobian)[0])
+        (gradient,) = pull(log_det.gradient(jacobian, inverse))
+        s = log_det.solve_transposed(jacobian, inverse, s - gradient)
         return (_apply_residual(block, x), s), None
 
     (x, s), _ = jax.lax.scan(body, (z, score), blocks)

@@ -73,8 +73,8 @@ class OneStepInference(Finished):
             usual number.
         time_limit: seconds for the whole run. Exploration and training end with what they have,
             draws beyond the first batch and the fallback with nothing, and the verdict says that
-            they were stopped early. The first batch of draws and the checks are always made. None
-            for no limit.
+            they were stopped early. The first batch of draws and the checks are always made;
+            training leaves time for them, as far as its rounds tell how much. None for no limit.
         checkpoint: a file for what training has done so far, written every half minute, and when
             an error, Ctrl-C or the time limit ends it. If it exists, `run` goes on from there to
             the result that it would have had at once; it must be of the same model, data, key and
