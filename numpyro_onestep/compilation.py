@@ -21,8 +21,8 @@ _LIGHT = {"xla_backend_optimization_level": 1}
 # XLA's older way to write loops: two fifths less time of compilation for programs of many loops.
 # Those of a model with many observations may run several times as long.
 _OLDER = {"xla_cpu_use_fusion_emitters": False}
-# Values among the arguments from which on the running of a program counts, not its compilation.
-_MANY_VALUES = 2**20
+# Size of an argument from which on the running of a program counts, not its compilation.
+_LARGE = 2**19
 
 
 class Compiled:
@@ -66,10 +66,10 @@ class Compiled:
         return jax.eval_shape(self._plain, *args, **kwargs)
 
     def _whole(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        num_values = sum(np.size(leaf) for leaf in jax.tree.leaves((args, kwargs)))
+        largest = max(map(np.size, jax.tree.leaves((args, kwargs))), default=0)
         # Whoever asks JAX for no optimisation at all means these programs too.
         light = not jax.config.read("jax_disable_most_optimizations")
-        return self._program(light=light, older=self._many_loops and num_values < _MANY_VALUES)
+        return self._program(light=light, older=self._many_loops and largest < _LARGE)
 
     @functools.cache  # noqa: B019 - instances are decorated functions.
     def _program(self, *, light: bool, older: bool) -> Any:

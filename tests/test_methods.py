@@ -186,3 +186,17 @@ def test_refusals(make, message):
 def test_methods_are_values():
     assert OSDS() == OSDS() and hash(OSDS()) == hash(OSDS())
     assert OSDS(width=32) != OSDS()
+
+
+@pytest.mark.parametrize(
+    "method", [ResampleMove(num_updates=1), METHODS["OSDS"]], ids=["default", "OSDS"]
+)
+def test_no_gradient_that_is_not_finite_moves_anything(target, method):
+    """However many there are in a row: one that did would be the end of all parameters."""
+    params = method.flow(2).init(jax.random.key(0))
+    optimiser = method.optimiser()
+    state = optimiser.init(params)
+    spoiled = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+    for _ in range(40):
+        updates, state = optimiser.update(spoiled, state, params)
+        assert all((np.asarray(leaf) == 0.0).all() for leaf in jax.tree.leaves(updates))

@@ -152,6 +152,23 @@ def test_path_jeffreys_leaves_out_what_is_not_finite_and_limits_the_rest():
     np.testing.assert_allclose(*lengths, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "objective", [PathJeffreys(), TargetScoreMatching(), StateConsistency()], ids=str
+)
+def test_a_point_far_out_leaves_a_gradient(objective):
+    """A heavy tail has points whose squares overflow: they teach nothing, and spoil nothing."""
+    flow = FlowMap(GatedResidualNetwork(2, 4, 1))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, flow.network.init(KEY))
+    points = jax.random.normal(KEY, (8, 2)).at[3].set(1e15)
+    batch = batch_of(KEY, 2, points, -points, flow=flow, params=params)
+    # Where Newton's method has lost its way.
+    batch = batch._replace(preimages=batch.preimages.at[3].set(1e3))
+    gradient = jax.jit(jax.grad(lambda p: objective.loss(flow, p, batch)))(params)
+    leaves = jax.tree.leaves(gradient)
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
+    assert max(float(jnp.abs(leaf).max()) for leaf in leaves) > 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class GivenVelocity:
     """What objectives use of a flow, with a velocity of our own."""

@@ -54,13 +54,17 @@ class TrainingBatch(NamedTuple):
     def states(self, flow: Flow, t: jax.Array) -> jax.Array:
         """Points `(m, dim)` of the flow's paths at times `t: (m,)`: noised posterior points."""
         alpha, sigma = (f(t)[:, None] for f in (flow.schedule.alpha, flow.schedule.sigma))
-        return alpha * self.points + sigma * self.noise
+        # What `mean` leaves out must not overflow: its gradient would be 0 times infinity.
+        points = jnp.where(self._near[:, None], self.points, 0.0)
+        return alpha * points + sigma * self.noise
 
     def mean(self, errors: jax.Array) -> jax.Array:
         """Mean of one error per point `(m,)`, over the points that are not far out."""
-        dim = self.points.shape[-1]
-        near = (self.points**2).sum(axis=-1) < _MAX_DISTANCE**2 * dim
-        return jnp.where(near, errors, 0.0).mean()
+        return jnp.where(self._near, errors, 0.0).mean()
+
+    @property
+    def _near(self) -> jax.Array:
+        return (self.points**2).sum(axis=-1) < _MAX_DISTANCE**2 * self.points.shape[-1]
 
 
 class Objective(Protocol):

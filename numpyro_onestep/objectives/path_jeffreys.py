@@ -51,14 +51,12 @@ class PathJeffreys:
         x, score = jax.vmap(flows.push_score, in_axes=(None, 0, 0))(blocks, z, -z)
         num_base = len(batch.base)
         miss = jnp.linalg.norm(x[num_base:] - batch.points, axis=-1)
-        share = jnp.concatenate(
-            [
-                jnp.full(num_base, 1.0 / num_base),
-                (miss < self.max_miss) / len(batch.points),
-            ]
-        )
+        found = jnp.concatenate([jnp.ones(num_base, bool), miss < self.max_miss])
+        share = jnp.where(jnp.arange(len(z)) < num_base, 1.0 / num_base, 1.0 / len(batch.points))
         force = score - jnp.concatenate([batch.image_score, batch.points_score])
-        force = jax.lax.stop_gradient(self._limited(force) * share[:, None])
+        force = jax.lax.stop_gradient(self._limited(force) * (found * share)[:, None])
+        # What is left out must not overflow: its gradient would be 0 times infinity.
+        z = jnp.where(found[:, None], z, 0.0)
         mapped = jax.vmap(flows.apply, in_axes=(None, 0))(flow.steps(params), z)
         return jnp.sum(mapped * force)
 

@@ -44,7 +44,7 @@ def valid_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
     return jnp.asarray(np.concatenate(found)[:num])
 
 
-@compiled()
+@compiled(many_loops=True)
 def _propose(target: Target, rng_key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Points by the strategy, with log-density and gradient: `(n, dim)`, `(n,)`, `(n, dim)`."""
     keys = jax.random.split(rng_key, _BATCH)

@@ -97,7 +97,7 @@ def users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _users_points(target, u)
 
 
-@compiled()
+@compiled(many_loops=True)
 def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The same for a recentred target."""
     users, centredness = users_target(target), centredness_of(target) or {}
@@ -126,7 +126,7 @@ def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(one)(u)
 
 
-@compiled()
+@compiled(many_loops=True)
 def _recentred_points(target: Target, x: jax.Array) -> jax.Array:
     """Points `(n, dim)` of the user's model in the coordinates of a recentred target."""
     users, centredness = users_target(target), centredness_of(target) or {}

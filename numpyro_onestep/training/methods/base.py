@@ -22,6 +22,14 @@ from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.training.moves import MovedPoints
 
 
+def finite_only(steps: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same steps without those of gradients that are not finite, however many there are.
+
+    The sampler is judged by its draws anyway.
+    """
+    return optax.apply_if_finite(steps, max_consecutive_errors=int(np.iinfo(np.int32).max))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
     """The budget that all methods share, and what each must say.
@@ -174,6 +182,4 @@ class Method:
         steps = optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm), optax.scale_by_adam(b2=0.99)
         )
-        # A batch with an infinite gradient is passed over; the sampler is judged by its draws
-        # anyway.
-        return optax.apply_if_finite(steps, max_consecutive_errors=self.num_updates)
+        return finite_only(steps)

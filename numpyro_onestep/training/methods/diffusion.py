@@ -20,7 +20,7 @@ from numpyro_onestep.networks import ControlNetwork, Params
 from numpyro_onestep.objectives import PathBatch
 from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.schedules import CosineSchedule, EulerCosineSchedule, Schedule
-from numpyro_onestep.training.methods.base import Method
+from numpyro_onestep.training.methods.base import Method, finite_only
 from numpyro_onestep.training.moves import MovedPoints
 
 
@@ -176,4 +176,4 @@ class DiffusionMethod(Method):
             optax.scale_by_adam(),
             optax.add_decayed_weights(self.weight_decay),
         )
-        return optax.apply_if_finite(steps, max_consecutive_errors=self.num_updates)
+        return finite_only(steps)

@@ -23,7 +23,7 @@ from numpyro_onestep.objectives import (
 )
 from numpyro_onestep.preconditioner import Density
 from numpyro_onestep.training.draws import value_and_score
-from numpyro_onestep.training.methods.base import Method
+from numpyro_onestep.training.methods.base import Method, finite_only
 from numpyro_onestep.training.moves import MovedPoints
 from numpyro_onestep.training.skewness import ridges
 
@@ -133,7 +133,7 @@ class ResampleMove(Method):
         steps = optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm), muon, optax.scale(-1.0)
         )
-        return optax.apply_if_finite(steps, max_consecutive_errors=self.num_updates)
+        return finite_only(steps)
 
     def batch(
         self,
