@@ -83,7 +83,8 @@ def ess_and_evidence(draws: Draws) -> tuple[float, float]:
     top = log_weight.max()
     if not np.isfinite(top):
         return 0.0, -math.inf
-    weight = np.exp(log_weight - top) * np.asarray(draws.sign, float)
+    # A determinant that is not known has no sign either.
+    weight = np.exp(log_weight - top) * np.nan_to_num(np.asarray(draws.sign, float))
     ess_fraction = max(weight.sum(), 0.0) ** 2 / max((weight**2).sum(), 1e-300) / len(weight)
     return float(ess_fraction), float(top + np.log(max(weight.mean(), 1e-300)))
 

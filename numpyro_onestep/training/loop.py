@@ -41,7 +41,6 @@ from numpyro_onestep.training.moves import (
 from numpyro_onestep.training.start import best_start
 from numpyro_onestep.training.updates import begin, improve, map_of
 
-_UNLIMITED = Budget()
 # Share of the best round's effective draws below which the last updates were an accident.
 _ACCIDENT = 0.5
 
@@ -111,6 +110,21 @@ class TrainingHistory:
         self.diverged = self.diverged or other.diverged
 
 
+@dataclasses.dataclass(frozen=True)
+class Oversight:
+    """Who watches a training.
+
+    Attributes:
+        budget: how long it may take.
+        on_round: called with the number of each round and the history until then.
+        journal: where it is noted what is done.
+    """
+
+    budget: Budget
+    on_round: Callable[[int, TrainingHistory], None]
+    journal: Journal
+
+
 @struct.dataclass
 class TrainedSampler:
     """A trained sampler for one component: everything that drawing needs.
@@ -137,10 +151,8 @@ def train_component(
     fit: Affine,
     rng_key: jax.Array,
     method: Method,
+    oversight: Oversight,
     *,
-    budget: Budget = _UNLIMITED,
-    on_round: Callable[[int, TrainingHistory], None] = lambda _round, _history: None,
-    journal: Journal = NO_JOURNAL,
     warm: TrainedSampler | None = None,
     target_ess: float | None = None,
 ) -> tuple[TrainedSampler, TrainingHistory]:
@@ -158,21 +170,17 @@ def train_component(
     teach = None
     if instructor is not None:
         # A key of its own: the student's numbers are those that it has without a teacher.
-        teach = functools.partial(
-            _train_teacher, density, key_teacher, instructor, budget, on_round, journal
-        )
+        teach = functools.partial(_train_teacher, density, key_teacher, instructor, oversight)
     sampler = _train_rounds(
         density,
         key_rounds,
         method,
         history,
-        budget,
-        on_round,
-        journal,
-        key_init,
-        warm,
-        teach,
-        target_ess,
+        oversight,
+        key_init=key_init,
+        warm=warm,
+        teach=teach,
+        target_ess=target_ess,
     )
     return sampler, history
 
@@ -200,20 +208,18 @@ def _train_teacher(
     density: Density,
     rng_key: jax.Array,
     method: Method,
-    budget: Budget,
-    on_round: Callable[[int, TrainingHistory], None],
-    journal: Journal,
+    oversight: Oversight,
 ) -> _Taught:
     """The teacher and its record, in half of the time that is left."""
 
     def make() -> _Taught:
         record = TrainingHistory()
-        halfway = Budget(0.5 * (time.perf_counter() + budget.deadline))
-        within = journal.within("teacher")
-        sampler = _train_rounds(density, rng_key, method, record, halfway, on_round, within)
-        return sampler, record
+        halfway = Budget(0.5 * (time.perf_counter() + oversight.budget.deadline))
+        journal = oversight.journal.within("teacher")
+        within = dataclasses.replace(oversight, budget=halfway, journal=journal)
+        return _train_rounds(density, rng_key, method, record, within), record
 
-    return journal.once("teacher", make, is_done=lambda taught: not taught[1].stopped)
+    return oversight.journal.once("teacher", make, is_done=lambda taught: not taught[1].stopped)
 
 
 def _train_rounds(
@@ -221,9 +227,8 @@ def _train_rounds(
     key_rounds: jax.Array,
     method: Method,
     history: TrainingHistory,
-    budget: Budget,
-    on_round: Callable[[int, TrainingHistory], None],
-    journal: Journal,
+    oversight: Oversight,
+    *,
     key_init: jax.Array | None = None,
     warm: TrainedSampler | None = None,
     teach: Callable[[], _Taught] | None = None,
@@ -231,6 +236,7 @@ def _train_rounds(
 ) -> TrainedSampler:
     """Rounds in given coordinates; writes the history. `teach` comes before the first update."""
     target, affine = density.target, density.affine
+    budget, journal = oversight.budget, oversight.journal
     flow = method.flow(target.dim)
     key_init = jax.random.fold_in(key_rounds, 2**30) if key_init is None else key_init
     plain = method.normal_flow(target.dim)
@@ -322,7 +328,7 @@ def _train_rounds(
             history.num_gradients += method.num_points * (1 + method.num_moves)
             history.num_gradients += method.num_updates * method.gradients_per_update
             pace.add((drawn - began) / method.num_points, time.perf_counter() - began)
-            on_round(i, history)
+            oversight.on_round(i, history)
             if annealed >= 0 and annealed >= method.num_annealing - 1:
                 break
             leaves, so_far = jax.tree.leaves(state), copy.deepcopy(history)

@@ -36,7 +36,12 @@ from numpyro_onestep.training.ahead import compile_ahead
 from numpyro_onestep.training.budget import Budget
 from numpyro_onestep.training.enough import targets
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
-from numpyro_onestep.training.loop import TrainedSampler, TrainingHistory, train_component
+from numpyro_onestep.training.loop import (
+    Oversight,
+    TrainedSampler,
+    TrainingHistory,
+    train_component,
+)
 from numpyro_onestep.training.methods import Method
 
 # Share of the draws that all components have in equal parts, so that none starves.
@@ -159,10 +164,12 @@ def train(
                 fit,
                 jax.random.fold_in(key_train, label),
                 method,
-                # Draws for the label's probability, no training.
-                budget=Budget(-np.inf if ended else deadline, num_after),
-                on_round=on_round,
-                journal=journal.within(name),
+                Oversight(
+                    # Draws for the label's probability, no training.
+                    Budget(-np.inf if ended else deadline, num_after),
+                    on_round,
+                    journal.within(name),
+                ),
                 warm=_nearest(warm, fit),
                 target_ess=wanted[label],
             ),
