@@ -18,8 +18,8 @@ import numpy as np
 
 # LLVM's first level: a quarter less time of compilation, and code that runs as fast.
 _LIGHT = {"xla_backend_optimization_level": 1}
-# XLA's older way to write loops: two fifths less time of compilation for programs of many loops.
-# Those of a model with many observations may run several times as long.
+# XLA's older way to write loops, in JAX 0.10, not in 0.12: two fifths less time of compilation for
+# programs of many loops. Those of a model with many observations may run several times as long.
 _OLDER = {"xla_cpu_use_fusion_emitters": False}
 # Size of an argument from which on the running of a program counts, not its compilation.
 _LARGE = 2**19
@@ -107,7 +107,7 @@ def _signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 @functools.cache
 def _older() -> dict[str, bool]:
-    """The option, as long as XLA has it."""
+    """The option, where XLA still has it."""
     try:
         jax.jit(jnp.negative, compiler_options=_OLDER).lower(np.zeros(())).compile()
     except jax.errors.JaxRuntimeError:
