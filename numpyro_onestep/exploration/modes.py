@@ -43,7 +43,7 @@ _UNEXPLAINED = 4.0
 # Particles that are kept, by the evaluations that a survey may make: the checks move each of them
 # along the posterior.
 _AFFORDABLE_PER_WITNESS = 4
-_MIN_WITNESSES, _MAX_WITNESSES = 256, 1024
+MIN_WITNESSES, _MAX_WITNESSES = 256, 1024
 # Points of the strategy for initial values: they join the draws of the prior.
 _NUM_INITIAL = 64
 
@@ -125,7 +125,7 @@ def explore(
             raise
         stopped = "interrupted"
     num_witnesses = surveyed.num_affordable // _AFFORDABLE_PER_WITNESS
-    num_witnesses = min(max(num_witnesses, _MIN_WITNESSES), _MAX_WITNESSES)
+    num_witnesses = min(max(num_witnesses, MIN_WITNESSES), _MAX_WITNESSES)
     return search.result(stopped, surveyed.undefined_share, num_witnesses)
 
 

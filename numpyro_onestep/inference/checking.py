@@ -28,10 +28,10 @@ from numpyro_onestep.inference.drawing import (
     weighted_draws,
 )
 from numpyro_onestep.inference.witnesses import (
-    MIN_WALKING,
     NUM_MOVES,
     by_component,
     joined,
+    least_walking,
     num_walking,
     particle_share,
     rival_share,
@@ -50,7 +50,7 @@ _NUM_WALKS = 3
 
 def num_checked(chunk: int) -> int:
     """Draws and moves of points that a verdict takes at the least, in chunks of so many draws."""
-    return 2 * chunk + _NUM_WALKS * NUM_MOVES * min(chunk, MIN_WALKING)
+    return 2 * chunk + _NUM_WALKS * NUM_MOVES * least_walking(chunk)
 
 
 def measure(

@@ -13,6 +13,7 @@ import numpy as np
 
 from numpyro_onestep import flow as flows
 from numpyro_onestep.diagnostics.limits import MIN_MISSED
+from numpyro_onestep.exploration import MIN_WITNESSES
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import evidence
 from numpyro_onestep.inference.drawing import Part, WeightedDraws
@@ -38,8 +39,8 @@ NUM_MOVES = 20
 _WALKS = tuple(NUM_MOVES * 2**i for i in range(6))
 # Standard errors by which more must come back from out of reach than go there.
 _SETTLED = 2.0
-# Points that walk where evaluations are dearest.
-MIN_WALKING = 512
+# Points that walk together, by particles that are kept.
+_WALKING_PER_PARTICLE = 2
 # Transitions of the points of a rival, which start where the sampler was not.
 NUM_RIVAL_MOVES = 5
 
@@ -77,7 +78,12 @@ def num_walking(mixture: TrainedMixture, chunk: int) -> int:
 
     Where evaluations are dear, and the exploration has kept few particles, twice as many as those.
     """
-    return min(chunk, 2 * len(mixture.particles))
+    return min(chunk, _WALKING_PER_PARTICLE * len(mixture.particles))
+
+
+def least_walking(chunk: int) -> int:
+    """The same where evaluations are dearest."""
+    return min(chunk, _WALKING_PER_PARTICLE * MIN_WITNESSES)
 
 
 def by_component(
