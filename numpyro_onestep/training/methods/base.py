@@ -182,4 +182,5 @@ class Method:
         steps = optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm), optax.scale_by_adam(b2=0.99)
         )
-        return finite_only(steps)
+        # As one vector: every array of its own is compiled.
+        return optax.flatten(finite_only(steps))

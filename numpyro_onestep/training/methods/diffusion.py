@@ -176,4 +176,4 @@ class DiffusionMethod(Method):
             optax.scale_by_adam(),
             optax.add_decayed_weights(self.weight_decay),
         )
-        return finite_only(steps)
+        return optax.flatten(finite_only(steps))

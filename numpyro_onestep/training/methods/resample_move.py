@@ -25,6 +25,7 @@ from numpyro_onestep.preconditioner import Density
 from numpyro_onestep.training.draws import value_and_score
 from numpyro_onestep.training.methods.base import Method, finite_only
 from numpyro_onestep.training.moves import MovedPoints
+from numpyro_onestep.training.packing import Packed, packed
 from numpyro_onestep.training.skewness import ridges
 
 # Newton steps per block for the preimages of a batch: points that they leave too far off are left
@@ -112,28 +113,24 @@ class ResampleMove(Method):
         al., arXiv 2502.16982) reach the same share of effective draws in half of the rounds. Where
         directions are few, they are mostly noise.
         """
-        stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=2, output_axis=1)
+        stack = optax.contrib.MuonDimensionNumbers(reduction_axis=2, output_axis=1)
 
-        def kind(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-            is_large = leaf.ndim == 3 and min(leaf.shape[1:]) >= _MIN_DIRECTIONS
-            return stacked if is_large else None
-
-        def matrices(params: Params) -> Any:
-            return jax.tree.map(kind, params)
+        def kinds(params: Packed) -> Packed:
+            return Packed(tuple(stack for _ in params.matrices), None)
 
         muon = optax.contrib.muon(
             _MATRIX_RATE,
             beta=0.9,
             adam_b2=0.99,
             adam_learning_rate=1.0,
-            muon_weight_dimension_numbers=matrices,
+            muon_weight_dimension_numbers=kinds,
             consistent_rms=1.0,
         )
         # The trainer descends.
         steps = optax.chain(
             optax.clip_by_global_norm(self.max_gradient_norm), muon, optax.scale(-1.0)
         )
-        return finite_only(steps)
+        return packed(finite_only(steps), min_directions=_MIN_DIRECTIONS)
 
     def batch(
         self,
