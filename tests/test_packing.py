@@ -69,3 +69,13 @@ def test_few_arrays_whatever_the_number_of_leaves():
     assert [stack.shape for stack in values.matrices] == [(12, 4, 5)]
     assert values.vector.shape == (7,)
     jax.tree.map(np.testing.assert_array_equal, step, params)
+
+
+def test_every_leaf_keeps_its_type():
+    params = {"wide": jnp.ones((2, 4, 5)), "half": jnp.ones(3, jnp.bfloat16)}
+    params["narrow"] = jnp.ones((2, 5, 4), jnp.float16)
+    optimiser = packed(muon(on_packed), min_directions=4)
+    step, _ = optimiser.update(params, optimiser.init(params), params)
+    assert {name: leaf.dtype for name, leaf in step.items()} == {
+        name: leaf.dtype for name, leaf in params.items()
+    }

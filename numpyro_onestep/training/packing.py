@@ -50,12 +50,14 @@ def packed(
 
         def take(leaf: jax.Array) -> jax.Array:
             nonlocal rest
-            if not is_stack(leaf):
+            if is_stack(leaf):
+                shape = _flat(leaf).shape[1:]
+                mine, stacks[shape] = jnp.split(stacks[shape], [len(leaf)])
+                mine = mine if mine.shape == leaf.shape else mine.mT
+            else:
                 mine, rest = rest[: leaf.size], rest[leaf.size :]
-                return mine.reshape(leaf.shape)
-            shape = _flat(leaf).shape[1:]
-            mine, stacks[shape] = jnp.split(stacks[shape], [len(leaf)])
-            return mine if mine.shape == leaf.shape else mine.mT
+            # Leaves of several types make an array of the widest one.
+            return mine.reshape(leaf.shape).astype(leaf.dtype)
 
         return jax.tree.map(take, like)
 
