@@ -101,6 +101,60 @@ def test_log_prior(target):
     assert float(target.log_prior(x)) == pytest.approx(expected, abs=1e-4)
 
 
+def overdispersed(y):
+    """Counts that are nearly Poisson's: any large concentration will do."""
+    mean = numpyro.sample("mean", dist.LogNormal(1.0, 1.0))
+    concentration = numpyro.sample("concentration", dist.HalfCauchy(5.0))
+    numpyro.sample("y", dist.NegativeBinomial2(mean, concentration), obs=y)
+
+
+def without_prior_of_a_scale():
+    scale = dist.ImproperUniform(dist.constraints.positive, (), ())
+    numpyro.factor("f", dist.Gamma(3.0).log_prob(numpyro.sample("x", scale)))
+
+
+COUNTS = np.tile([3, 1, 4, 2, 3, 5, 2, 3, 1, 4], 6)
+
+
+def evidence_of_counts():
+    """By quadrature in double precision, with concentrations up to 1e7."""
+    mean, concentration = np.exp(np.linspace(-2.0, 3.0, 301)), np.exp(np.linspace(-6.0, 16.0, 1201))
+    prior = stats.lognorm(1.0, scale=np.e).pdf(mean)[:, None]
+    prior = prior * stats.halfcauchy(scale=5.0).pdf(concentration) * mean[:, None] * concentration
+    share = concentration / (concentration + mean[:, None])
+    log_likelihood = sum(stats.nbinom.logpmf(y, concentration, share) for y in COUNTS)
+    step = (5.0 / 300) * (22.0 / 1200)
+    return float(np.log((prior * np.exp(log_likelihood)).sum() * step))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rounding_errors_are_no_mode(seed):
+    """Beyond a concentration of 1e6 the density in single precision is tens of nats too high."""
+    target = build_target(jax.random.key(0), overdispersed, (COUNTS,))
+    found = explore(target, jax.random.key(seed), 4, 64)
+    assert found.in_double and found.particles.points.dtype == np.float32
+    truth = evidence_of_counts()
+    assert len(found.modes) == 1 and not found.diverged
+    assert truth - 1.0 < found.modes[0].bound < truth + 0.01
+    assert all(fit.bound < truth + 0.01 for fit in found.rivals)
+    # A tail of HalfCauchy(5) is left where the likelihood no longer falls.
+    largest = np.exp(found.particles.points[:, target.site_slices["concentration"]])
+    assert 5.0 < np.median(largest) < 200.0
+
+
+def test_nothing_is_done_twice_where_single_precision_serves(target):
+    assert not explore(target, jax.random.key(0), 1, 64).in_double
+
+
+def test_no_prior_of_a_scale_is_broad_in_its_logarithm():
+    """Five units: e^100 would be nowhere."""
+    target = build_target(jax.random.key(0), without_prior_of_a_scale)
+    points = np.asarray(target.prior_points(jax.random.key(1), 500))
+    assert abs(points.std() / 5.0 - 1.0) < 4.0 / np.sqrt(1000.0)
+    expected = stats.norm(0, 5).logpdf(7.0)
+    assert float(target.log_prior(jnp.array([7.0]))) == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize("model, args", [(flat, (5.0,)), (without_sample, ())])
 def test_no_prior_is_broad(model, args):
     """A normal of 100 units in the place of a prior: its sd to four standard errors."""

@@ -37,6 +37,9 @@ class Checks:
             p(y); "noted": kept with a reservation; "refused": not reported.
         evidence_note: the reason in a sentence, "" if normalised.
         undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
+        searched_in_double: whether the search for modes had to be made in double precision.
+        imprecise_share: share of the weight of the draws, in [0, 1], that single precision has
+            made up, at the least.
         stopped_early: why training ended before its time, such as "interrupted", or "".
         training_diverged: training or its density went to infinity and did not come back.
     """
@@ -58,6 +61,8 @@ class Checks:
     evidence_status: EvidenceStatus = "normalised"
     evidence_note: str = ""
     undefined_share: float = 0.0
+    searched_in_double: bool = False
+    imprecise_share: float = 0.0
     stopped_early: str = ""
     training_diverged: bool = False
 
@@ -71,6 +76,7 @@ class Checks:
             "folded_fraction",
             "tail_excess",
             "undefined_share",
+            "imprecise_share",
         )
         optional = ("moved_acceptance", "few_step_ess_fraction", "missed_share")
         for name in (*shares, *optional):

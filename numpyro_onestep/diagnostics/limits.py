@@ -21,6 +21,9 @@ MIN_USABLE_FINITE = 0.99
 # Of the prior's draws: fewer without a log-density may be an overflow far out.
 MIN_UNDEFINED = 0.01
 
+# Weight that rounding has made up moves log Z by so much, at the least.
+MAX_RELIABLE_IMPRECISE, MAX_USABLE_IMPRECISE = 1e-3, 1e-2
+
 # Equally weighted draws leave folded ones out: at most about this share of them is misplaced.
 MAX_RELIABLE_FOLDED, MAX_USABLE_FOLDED = 0.01, 0.05
 
@@ -44,7 +47,8 @@ MIN_MISSED = 0.003
 # evidence. From here on it moves the evidence by more than `SMALL_NATS`.
 MAX_MISSED = 0.05
 # Moved points must be able to show a missed part of this size, or they prove too little.
-MAX_DETECTABLE = 0.03
+# From a few draws, all that they show is where these came from: nothing speaks for coverage then.
+MAX_DETECTABLE, GROSS_DETECTABLE = 0.03, 0.2
 # Moves that stand still prove nothing.
 MIN_ACCEPTANCE = 0.1
 MAX_CORRELATION = 0.95

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
@@ -17,10 +18,16 @@ from numpyro_onestep.exploration.between import (
     bhattacharyya,
     has_valley,
 )
-from numpyro_onestep.exploration.survey import survey
+from numpyro_onestep.exploration.survey import Survey, survey
 from numpyro_onestep.exploration.tempering import Particles, temper
 from numpyro_onestep.preconditioner import START_SCALE, Affine, GaussianFit, fit_gaussian
-from numpyro_onestep.target import Target, starting_points
+from numpyro_onestep.target import (
+    Target,
+    double_precision,
+    in_double,
+    rounding_errors,
+    starting_points,
+)
 
 # Modes with a smaller share of the evidence, by their lower bounds, change nothing that anyone
 # reports.
@@ -46,6 +53,9 @@ _AFFORDABLE_PER_WITNESS = 4
 MIN_WITNESSES, _MAX_WITNESSES = 256, 1024
 # Points of the strategy for initial values: they join the draws of the prior.
 _NUM_INITIAL = 64
+# The densest particles, and nats by which single precision may be off there.
+_NUM_DENSEST = 256
+_MAX_ROUNDING_ERROR = 1.0
 
 
 @dataclasses.dataclass
@@ -58,6 +68,7 @@ class Exploration:
         rivals: the other fits, without those that are nearly a mode's.
         unreached: share of the particles, in [0, 1], that no fit reaches.
         undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
+        in_double: whether particles had to be found in double precision.
         too_many: whether there are more modes than wanted.
         num_gradients: gradients of the target that the fits took.
         num_densities: evaluations of its log-density by the survey, tempering, and between modes;
@@ -71,6 +82,7 @@ class Exploration:
     rivals: tuple[GaussianFit, ...]
     unreached: float = 0.0
     undefined_share: float = 0.0
+    in_double: bool = False
     too_many: bool = False
     num_gradients: int = 0
     num_densities: int = 0
@@ -104,8 +116,7 @@ def explore(
     """
     key_start, key_prior, key_temper, key_fit = (jax.random.fold_in(rng_key, i) for i in range(4))
     starts = starting_points(target, key_start, _NUM_INITIAL)
-    surveyed = survey(target, starts, key_prior)
-    particles = temper(target, surveyed, key_temper, deadline=deadline)
+    surveyed, particles = _tempered(target, starts, key_prior, key_temper, deadline)
     # As many densities on the way from a mode to the particles as the survey had.
     num_ways = min(max(len(surveyed.points) // NUM_BETWEEN, 1), len(particles.points))
     search = _Search(target, np.asarray(starts), particles, max_modes, known, num_ways)
@@ -129,6 +140,34 @@ def explore(
     return search.result(stopped, surveyed.undefined_share, num_witnesses)
 
 
+def _tempered(
+    target: Target,
+    starts: jax.Array,
+    key_prior: jax.Array,
+    key_temper: jax.Array,
+    deadline: float,
+) -> tuple[Survey, Particles]:
+    """The population; in double precision where single precision has led it astray."""
+    surveyed = survey(target, starts, key_prior)
+    particles = temper(target, surveyed, key_temper, deadline=deadline)
+    densest = np.argsort(-np.nan_to_num(particles.log_density, nan=-np.inf))[:_NUM_DENSEST]
+    errors = rounding_errors(target, particles.points[densest], particles.log_density[densest])
+    if errors.max() <= _MAX_ROUNDING_ERROR:
+        return surveyed, particles
+    with double_precision():
+        wide = in_double(target)
+        surveyed = survey(wide, jnp.asarray(starts, float), key_prior)
+        again = temper(wide, surveyed, key_temper, deadline=deadline)
+    dtype = particles.points.dtype
+    again = again._replace(
+        points=again.points.astype(dtype),
+        log_density=again.log_density.astype(dtype),
+        num_evaluations=particles.num_evaluations + again.num_evaluations,
+        in_double=True,
+    )
+    return surveyed, again
+
+
 class _Search:
     """The fits so far, which of them are modes, and which particles they reach."""
 
@@ -146,6 +185,8 @@ class _Search:
         self.particles = particles
         self.fits: list[GaussianFit] = []
         self.modes: list[int] = []
+        # Whether each fit ended at something that is there.
+        self._sound: list[bool] = []
         self._starts = starts
         self._known = [np.asarray(point) for point in known]
         self._num_known = len(known)
@@ -236,7 +277,8 @@ class _Search:
         index = len(self.fits)
         self.fits.append(jax.block_until_ready(fit))
         self._without_news += 1
-        if not _is_finite(fit):
+        self._sound.append(_is_finite(fit) and self._is_precise(fit))
+        if not self._sound[-1]:
             return
         self._reached |= self._is_reached_by(fit)
         places = range(len(self.modes))
@@ -251,6 +293,13 @@ class _Search:
                 return
         self.modes.append(index)
         self._without_news = 0
+
+    def _is_precise(self, fit: GaussianFit) -> bool:
+        """Nobody looks unless single precision has gone astray already."""
+        if not self.particles.in_double:
+            return True
+        densest = np.argmax(np.where(self._usable, self._log_density, -np.inf))
+        return _is_precise(self.target, fit, self._points[densest])
 
     def _is_reached_by(self, fit: GaussianFit) -> np.ndarray:
         """Which particles lie within a fit, `(n,)`, and are about as dense as it says."""
@@ -278,10 +327,11 @@ class _Search:
             rivals=tuple(
                 fit
                 for i, fit in enumerate(self.fits)
-                if i not in modes and _is_finite(fit) and _is_apart(fit, chosen)
+                if i not in modes and self._sound[i] and _is_apart(fit, chosen)
             ),
             unreached=self.unreached,
             undefined_share=undefined_share,
+            in_double=self.particles.in_double,
             too_many=len(self.modes) > self.max_modes,
             num_gradients=self.num_gradients,
             num_densities=self.particles.num_evaluations + self._num_between,
@@ -298,8 +348,22 @@ def _thinned(particles: Particles, num: int) -> Particles:
 
 def _is_finite(fit: GaussianFit) -> bool:
     # Along a direction in which the density has no end, the scale doubles with every few steps.
-    scale = np.abs(np.asarray(fit.affine.factor)).max()
-    return bool(scale < _MAX_SCALE) and math.isfinite(fit.bound)
+    factor = np.abs(np.asarray(fit.affine.factor))
+    return bool(factor.max() < _MAX_SCALE and factor.diagonal().min() > 0.0) and math.isfinite(
+        fit.bound
+    )
+
+
+def _is_precise(target: Target, fit: GaussianFit, known: np.ndarray) -> bool:
+    """Whether single precision serves around a fit, and on the way there from a point `(dim,)`.
+
+    Where terms have cancelled altogether both precisions agree on a number that means nothing; it
+    takes a way through a region where they do not to get there.
+    """
+    mean, factor = (np.asarray(part) for part in (fit.affine.mean, fit.affine.factor))
+    way = np.linspace(known, mean, NUM_BETWEEN)
+    points = np.concatenate([way, mean + factor.T, mean - factor.T]).astype(mean.dtype)
+    return bool(rounding_errors(target, points).max() <= _MAX_ROUNDING_ERROR)
 
 
 def _is_apart(fit: GaussianFit, modes: Sequence[GaussianFit]) -> bool:

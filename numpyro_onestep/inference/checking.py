@@ -15,6 +15,7 @@ from numpyro_onestep.importance import (
     ess,
     finite_share,
     folded_fraction,
+    scaled_weights,
     systematic_indices,
     tail_excess,
 )
@@ -37,13 +38,15 @@ from numpyro_onestep.inference.witnesses import (
     rival_share,
     walk_from,
 )
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Target, rounding_errors
 from numpyro_onestep.training import (
     Draws,
     TrainedMixture,
     TrainingHistory,
 )
 
+# Draws of the largest weights, whose log-density is looked at in double precision.
+_NUM_LARGEST = 256
 # Walks of the points that draws are moved to, of particles, and of rivals' points.
 _NUM_WALKS = 3
 
@@ -124,10 +127,23 @@ def measure(
         evidence_status=target.evidence,
         evidence_note=target.evidence_note,
         undefined_share=history.undefined_share,
+        imprecise_share=_imprecise_share(target, draws),
+        searched_in_double=history.searched_in_double,
         stopped_early=history.stopped,
         training_diverged=history.diverged,
     )
     return checks, moved_log_weight
+
+
+def _imprecise_share(target: Target, draws: WeightedDraws) -> float:
+    """Share of the weight of the draws, in [0, 1], that single precision has made up.
+
+    A weight that is off by e nats, up or down, is wrong by a share of at least `1 - exp(-e)`.
+    """
+    weight = np.abs(scaled_weights(draws.log_weight)[0])
+    largest = np.argsort(-weight)[:_NUM_LARGEST]
+    error = rounding_errors(target, draws.x[largest], draws.log_density[largest])
+    return float(weight[largest] @ -np.expm1(-error) / max(weight.sum(), 1.0))
 
 
 def _moved(

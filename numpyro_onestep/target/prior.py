@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.distributions import Normal, biject_to
+from numpyro.distributions.transforms import IdentityTransform, IndependentTransform
 
 from numpyro_onestep.target.traces import Site, can_be_drawn, trace_at
 
 if TYPE_CHECKING:
     from numpyro_onestep.target.base import Target
 
-# In unconstrained coordinates, where there is no prior to say how far to look.
-_BROAD = 100.0
+# Standard deviations in unconstrained coordinates, where there is no prior to say how far to look:
+# of what is real as it is; and of logarithms and the like, where 100 would be e^100.
+_BROAD, _BROAD_TRANSFORMED = 100.0, 5.0
 
 
 def prior_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
@@ -37,7 +39,7 @@ def _prior_point(target: Target, rng_key: jax.Array) -> jax.Array:
         if can_be_drawn(site):
             return None  # the seed draws it
         shape = program.unconstrained_shapes[site["name"]]
-        value = _BROAD * jax.random.normal(site["kwargs"]["rng_key"], shape)
+        value = _width(site) * jax.random.normal(site["kwargs"]["rng_key"], shape)
         return biject_to(site["fn"].support)(value)
 
     args, kwargs = target.arguments
@@ -64,5 +66,12 @@ def log_prior(target: Target, x: jax.Array) -> jax.Array:
             total += jnp.sum(site["fn"].log_prob(site["value"]))
             total += jnp.sum(transform.log_abs_det_jacobian(u, site["value"]))
         else:
-            total += Normal(0.0, _BROAD).log_prob(u).sum()
+            total += Normal(0.0, _width(site)).log_prob(u).sum()
     return total
+
+
+def _width(site: Site) -> float:
+    transform = biject_to(site["fn"].support)
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return _BROAD if isinstance(transform, IdentityTransform) else _BROAD_TRANSFORMED

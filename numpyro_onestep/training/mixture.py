@@ -140,6 +140,7 @@ def train(
         num_gradients=found.num_gradients + centring.num_gradients,
         num_densities=found.num_densities,
         undefined_share=found.undefined_share,
+        searched_in_double=found.in_double,
         stopped=found.stopped,
         diverged=found.diverged,
     )

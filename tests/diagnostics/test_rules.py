@@ -108,8 +108,14 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
         UNRELIABLE, "exploration", "100 % of the evidence",
     ),  # fmt: skip
     "not moved": ({"coverage": None}, USABLE, "witness", "no points"),
+    "hardly any moved": (covered(detectable_share=0.37), UNRELIABLE, "witness", "below 37 %"),
     "few moved": (covered(detectable_share=0.1), USABLE, "witness", "below 10 %"),
     "rejected moves": ({"moved_acceptance": 0.02}, USABLE, "witness", "2 % of the moves"),
+    "rounded": ({"imprecise_share": 0.5}, UNRELIABLE, "precision", "50 % of the weight"),
+    "rounded a little": ({"imprecise_share": 0.005}, USABLE, "precision", "enable_x64"),
+    "searched in double": (
+        {"searched_in_double": True}, "reliable", "precision", "In single precision",
+    ),
     "undefined": ({"undefined_share": 0.5}, "reliable", "undefined", "NaN at 50 %"),
     "standing still": (covered(move_correlation=0.99), USABLE, "witness", "hardly moved"),
 }  # fmt: skip
@@ -149,7 +155,7 @@ def test_every_rule_has_its_case():
 
 @pytest.mark.parametrize(
     "name", ["finite_share", "ess_fraction", "pareto_k", "folded_fraction", "moved_acceptance",
-             "halves_z", "missed_share"],
+             "halves_z", "missed_share", "imprecise_share"],
 )  # fmt: skip
 def test_nan_is_never_reliable(name):
     assert diag.judge(replace(HEALTHY, **{name: float("nan")})).label != "reliable"

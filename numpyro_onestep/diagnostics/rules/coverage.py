@@ -125,6 +125,11 @@ def _flaw(checks: Checks) -> str:
     return ""
 
 
+def _proves_nothing(checks: Checks) -> bool:
+    moved = checks.coverage
+    return moved is not None and not moved.detectable_share <= limits.GROSS_DETECTABLE
+
+
 def _unseen_sentence(checks: Checks) -> str:
     return (
         "Parts of the posterior that the draws miss could have gone unseen:"
@@ -160,5 +165,6 @@ COVERAGE_RULES = (
     Rule("confirmation", USABLE, _unconfirmed(limits.SMALL_NATS), _unconfirmed_sentence),
     Rule("inverse", UNRELIABLE, _inverse_failed(limits.GROSS_FAILED), _inverse_sentence),
     Rule("inverse", USABLE, _inverse_failed(limits.MAX_FAILED), _inverse_sentence),
+    Rule("witness", UNRELIABLE, _proves_nothing, _unseen_sentence),
     Rule("witness", USABLE, lambda c: _flaw(c) != "", _unseen_sentence),
 )

@@ -45,6 +45,25 @@ def _undefined(checks: Checks) -> str:
     )
 
 
+_DOUBLE = "`numpyro.enable_x64()`, called before anything else, makes the whole run precise."
+
+
+def _imprecise(checks: Checks) -> str:
+    return (
+        f"{percent(checks.imprecise_share)} of the weight of the draws is a matter of rounding: the"
+        " log-density there is nats off in single precision, where large terms cancel, as"
+        f" log-gamma functions of a large concentration do. {_DOUBLE}"
+    )
+
+
+def _searched_in_double(checks: Checks) -> str:
+    return (
+        "In single precision the log-density is nats off in places that the prior allows, where"
+        " large terms cancel: the search for modes was made in double precision, the rest of the"
+        f" run was not. {_DOUBLE}"
+    )
+
+
 def _ess(checks: Checks) -> str:
     return (
         f"The {checks.num_draws} draws are worth {checks.ess_count:.0f} independent ones"
@@ -121,6 +140,19 @@ WEIGHT_RULES = (
     ),
     Rule("finite", USABLE, lambda c: not c.finite_share >= 1.0, _some_unknown),
     Rule("undefined", NOTE, lambda c: c.undefined_share >= limits.MIN_UNDEFINED, _undefined),
+    Rule(
+        "precision",
+        UNRELIABLE,
+        lambda c: not c.imprecise_share <= limits.MAX_USABLE_IMPRECISE,
+        _imprecise,
+    ),
+    Rule(
+        "precision",
+        USABLE,
+        lambda c: not c.imprecise_share <= limits.MAX_RELIABLE_IMPRECISE,
+        _imprecise,
+    ),
+    Rule("precision", NOTE, lambda c: c.searched_in_double, _searched_in_double),
     Rule("ess", UNRELIABLE, lambda c: not c.ess_count >= limits.MIN_USABLE_ESS, _ess_tiny),
     Rule("ess", USABLE, lambda c: not c.ess_count >= limits.MIN_RELIABLE_ESS, _ess_small),
     Rule(

@@ -1,0 +1,83 @@
+"""What single precision does to a log-density, seen from double precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax.scipy.special import gammaln
+
+from numpyro_onestep.target import build_target, double_precision, in_double, rounding_errors
+
+
+def cancelling():
+    """`log Gamma(c + 1) - log Gamma(c) - log c` is zero for every c."""
+    c = numpyro.sample("c", dist.LogNormal(0.0, 5.0))
+    numpyro.factor("f", gammaln(c + 1.0) - gammaln(c) - jnp.log(c))
+
+
+def large(y):
+    """A log-density of minus a million, which is rounded to a tenth of a nat."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def single_only():
+    """A loop whose state has single precision whatever else has."""
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    start = jnp.zeros((), jnp.float32)
+    numpyro.factor("f", jax.lax.fori_loop(0, 3, lambda _, total: total + x, start))
+
+
+def bounded():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+    numpyro.factor("f", jnp.where(x > 0.0, 0.0, -jnp.inf))
+
+
+def test_cancellation_is_found():
+    target = build_target(jax.random.key(0), cancelling)
+    x = np.array([[0.0], [2.0], [16.0], [20.0]], np.float32)
+    errors = rounding_errors(target, x)
+    assert (errors[:2] == 0.0).all() and (errors[2:] > 1.0).all()
+    # The same for values that are known already.
+    known = jax.vmap(target.log_density)(x)
+    np.testing.assert_allclose(rounding_errors(target, x, known), errors, rtol=1e-3)
+
+
+def test_ordinary_rounding_is_no_error():
+    target = build_target(jax.random.key(0), large, (np.full(1000, 45.0, np.float32),))
+    x = np.array([[-0.3], [0.0], [1.7]], np.float32)
+    assert float(target.log_density(x[1])) < -1e6
+    assert (rounding_errors(target, x) == 0.0).all()
+
+
+def test_double_precision_itself_is_taken_at_its_word():
+    with double_precision():
+        target = build_target(jax.random.key(0), cancelling)
+        assert (rounding_errors(target, np.array([[20.0], [60.0]])) == 0.0).all()
+
+
+def test_a_model_for_single_precision_only():
+    target = build_target(jax.random.key(0), single_only)
+    with double_precision(), pytest.raises(TypeError):
+        in_double(target).log_density(jnp.zeros(1))
+    assert (rounding_errors(target, np.zeros((3, 1), np.float32)) == 0.0).all()
+
+
+def test_no_density_has_no_error():
+    target = build_target(jax.random.key(0), bounded)
+    x = np.array([[-1.0], [1.0]], np.float32)
+    assert (rounding_errors(target, x) == 0.0).all()
+    # Single precision has a number where double precision has none.
+    assert rounding_errors(target, x, np.zeros(2)).tolist() == [
+        np.inf,
+        pytest.approx(1.42, abs=0.01),
+    ]
+
+
+def test_nothing_of_it_is_left_behind():
+    target = build_target(jax.random.key(0), cancelling)
+    rounding_errors(target, np.zeros((2, 1), np.float32))
+    assert not jax.config.jax_enable_x64
+    assert target.log_density(jnp.zeros(1)).dtype == jnp.float32
