@@ -261,6 +261,31 @@ def _schools_row(name: str, why: str, *, centred: bool) -> HardRow:
     return HardRow(name, model, _schools, 10, why, lambda: dict(data.EIGHT_SCHOOLS))
 
 
+_COUNTS_OF_ONE_RATE = np.tile([3, 1, 4, 2, 3, 5, 2, 3, 1, 4], 6)
+
+
+def negative_binomial(y: jax.Array) -> None:
+    """Counts that are nearly Poisson's: any large concentration will do."""
+    mean = numpyro.sample("mean", dist.LogNormal(1.0, 1.0))
+    concentration = numpyro.sample("concentration", dist.HalfCauchy(5.0))
+    numpyro.sample("y", dist.NegativeBinomial2(mean, concentration), obs=y)
+
+
+def _negative_binomial() -> Truth:
+    # The data say nothing beyond a concentration of 1e7, of which the prior holds 3e-7.
+    log_mean, log_size = np.linspace(-1.0, 3.0, 401), np.linspace(-6.0, 16.0, 2201)
+    mean, size = np.exp(log_mean)[:, None], np.exp(log_size)
+    log_joint = stats.norm(1.0, 1.0).logpdf(log_mean)[:, None]
+    log_joint = log_joint + stats.halfcauchy(scale=5.0).logpdf(size) + log_size
+    for y, times in zip(*np.unique(_COUNTS_OF_ONE_RATE, return_counts=True), strict=True):
+        log_joint = log_joint + times * stats.nbinom.logpmf(y, size, size / (size + mean))
+    values = {
+        "log mean": lambda s: np.log(element("mean")(s)),
+        "log concentration": lambda s: np.log(element("concentration")(s)),
+    }
+    return grid_posterior({"log mean": log_mean, "log concentration": log_size}, log_joint, values)
+
+
 def _row(model, truth, dim: int, why: str, y: np.ndarray) -> HardRow:
     return HardRow(model.__name__, model, truth, dim, why, lambda: {"y": y})
 
@@ -291,5 +316,12 @@ ROWS = (
         _large_sample,
     ),
     _row(zero_inflated, _zero_inflated, 2, "two explanations", _VISITS),
+    _row(
+        negative_binomial,
+        _negative_binomial,
+        2,
+        "single precision cancels",
+        _COUNTS_OF_ONE_RATE,
+    ),
     *VOLATILITY_ROWS,
 )
