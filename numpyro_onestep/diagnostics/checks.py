@@ -37,7 +37,7 @@ class Checks:
             p(y); "noted": kept with a reservation; "refused": not reported.
         evidence_note: the reason in a sentence, "" if normalised.
         undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
-        searched_in_double: whether the search for modes had to be made in double precision.
+        in_double: whether the log-density had to be computed in double precision.
         imprecise_share: share of the weight of the draws, in [0, 1], that single precision has
             made up, at the least.
         stopped_early: why training ended before its time, such as "interrupted", or "".
@@ -61,7 +61,7 @@ class Checks:
     evidence_status: EvidenceStatus = "normalised"
     evidence_note: str = ""
     undefined_share: float = 0.0
-    searched_in_double: bool = False
+    in_double: bool = False
     imprecise_share: float = 0.0
     stopped_early: str = ""
     training_diverged: bool = False

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
@@ -21,13 +20,7 @@ from numpyro_onestep.exploration.between import (
 from numpyro_onestep.exploration.survey import Survey, survey
 from numpyro_onestep.exploration.tempering import Particles, temper
 from numpyro_onestep.preconditioner import START_SCALE, Affine, GaussianFit, fit_gaussian
-from numpyro_onestep.target import (
-    Target,
-    double_precision,
-    in_double,
-    rounding_errors,
-    starting_points,
-)
+from numpyro_onestep.target import Target, in_double, rounding_errors, starting_points
 
 # Modes with a smaller share of the evidence, by their lower bounds, change nothing that anyone
 # reports.
@@ -68,7 +61,7 @@ class Exploration:
         rivals: the other fits, without those that are nearly a mode's.
         unreached: share of the particles, in [0, 1], that no fit reaches.
         undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
-        in_double: whether particles had to be found in double precision.
+        in_double: whether the log-density has to be computed in double precision.
         too_many: whether there are more modes than wanted.
         num_gradients: gradients of the target that the fits took.
         num_densities: evaluations of its log-density by the survey, tempering, and between modes;
@@ -116,7 +109,7 @@ def explore(
     """
     key_start, key_prior, key_temper, key_fit = (jax.random.fold_in(rng_key, i) for i in range(4))
     starts = starting_points(target, key_start, _NUM_INITIAL)
-    surveyed, particles = _tempered(target, starts, key_prior, key_temper, deadline)
+    target, surveyed, particles = _tempered(target, starts, key_prior, key_temper, deadline)
     # As many densities on the way from a mode to the particles as the survey had.
     num_ways = min(max(len(surveyed.points) // NUM_BETWEEN, 1), len(particles.points))
     search = _Search(target, np.asarray(starts), particles, max_modes, known, num_ways)
@@ -146,26 +139,19 @@ def _tempered(
     key_prior: jax.Array,
     key_temper: jax.Array,
     deadline: float,
-) -> tuple[Survey, Particles]:
-    """The population; in double precision where single precision has led it astray."""
+) -> tuple[Target, Survey, Particles]:
+    """The target, in double precision where single precision leads astray, and its population."""
     surveyed = survey(target, starts, key_prior)
     particles = temper(target, surveyed, key_temper, deadline=deadline)
     densest = np.argsort(-np.nan_to_num(particles.log_density, nan=-np.inf))[:_NUM_DENSEST]
     errors = rounding_errors(target, particles.points[densest], particles.log_density[densest])
     if errors.max() <= _MAX_ROUNDING_ERROR:
-        return surveyed, particles
-    with double_precision():
-        wide = in_double(target)
-        surveyed = survey(wide, jnp.asarray(starts, float), key_prior)
-        again = temper(wide, surveyed, key_temper, deadline=deadline)
-    dtype = particles.points.dtype
-    again = again._replace(
-        points=again.points.astype(dtype),
-        log_density=again.log_density.astype(dtype),
-        num_evaluations=particles.num_evaluations + again.num_evaluations,
-        in_double=True,
-    )
-    return surveyed, again
+        return target, surveyed, particles
+    target = in_double(target)
+    surveyed = survey(target, starts, key_prior)
+    again = temper(target, surveyed, key_temper, deadline=deadline)
+    num = particles.num_evaluations + again.num_evaluations
+    return target, surveyed, again._replace(num_evaluations=num)
 
 
 class _Search:
@@ -296,7 +282,7 @@ class _Search:
 
     def _is_precise(self, fit: GaussianFit) -> bool:
         """Nobody looks unless single precision has gone astray already."""
-        if not self.particles.in_double:
+        if not self.target.in_double:
             return True
         densest = np.argmax(np.where(self._usable, self._log_density, -np.inf))
         return _is_precise(self.target, fit, self._points[densest])
@@ -331,7 +317,7 @@ class _Search:
             ),
             unreached=self.unreached,
             undefined_share=undefined_share,
-            in_double=self.particles.in_double,
+            in_double=self.target.in_double,
             too_many=len(self.modes) > self.max_modes,
             num_gradients=self.num_gradients,
             num_densities=self.particles.num_evaluations + self._num_between,

@@ -59,7 +59,7 @@ class Partition:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["data", "partition", "label"],
-    meta_fields=["program", "evidence", "evidence_note"],
+    meta_fields=["program", "evidence", "evidence_note", "in_double"],
 )
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Component(Target):

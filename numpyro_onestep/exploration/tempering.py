@@ -59,14 +59,12 @@ class Particles(NamedTuple):
         log_density: of the target, `(n,)`.
         temperature: inverse temperature that was reached: 1 where it is the posterior's.
         num_evaluations: of the target's log-density, those of the survey included.
-        in_double: whether it took double precision.
     """
 
     points: np.ndarray
     log_density: np.ndarray
     temperature: float
     num_evaluations: int
-    in_double: bool = False
 
 
 # Points, log-density of the prior, of the target.

@@ -128,7 +128,7 @@ def measure(
         evidence_note=target.evidence_note,
         undefined_share=history.undefined_share,
         imprecise_share=_imprecise_share(target, draws),
-        searched_in_double=history.searched_in_double,
+        in_double=mixture.in_double,
         stopped_early=history.stopped,
         training_diverged=history.diverged,
     )

@@ -189,7 +189,8 @@ def finish(
         indices=chains.indices,
         draw_stats={
             "lp": draws.log_density[chains.indices],
-            "log_q": (draws.log_density - draws.log_weight)[chains.indices],
+            # Of draws without a density nobody asks.
+            "log_q": draws.log_density[chains.indices] - draws.log_weight[chains.indices],
             "acceptance_rate": chains.acceptance_probability,
         },
         scalar_stats={

@@ -6,7 +6,7 @@ from numpyro_onestep.target.build import build_target
 from numpyro_onestep.target.likelihood import log_prior_by_site, pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
-from numpyro_onestep.target.precision import double_precision, in_double, rounding_errors
+from numpyro_onestep.target.precision import in_double, rounding_errors
 from numpyro_onestep.target.predictive import (
     constant_arrays,
     drawn_given_data,
@@ -37,7 +37,6 @@ __all__ = [
     "centredness_of",
     "constant_arrays",
     "constant_centredness",
-    "double_precision",
     "drawn_given_data",
     "has_other_coordinates",
     "given_observations",

@@ -35,7 +35,7 @@ _DRAWS_PER_CHUNK = 4096
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["data"],
-    meta_fields=["program", "evidence", "evidence_note"],
+    meta_fields=["program", "evidence", "evidence_note", "in_double"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Target:
@@ -51,12 +51,15 @@ class Target:
         evidence: whether `Z` is p(y) ("normalised"), something else of interest ("noted"), or
             meaningless ("refused").
         evidence_note: sentences saying why, naming the sites; empty for "normalised".
+        in_double: whether the log-density is computed in double precision in any case; points and
+            values are in the default one all the same.
     """
 
     data: tuple[jax.Array, ...]
     program: Program
     evidence: Evidence = "normalised"
     evidence_note: str = ""
+    in_double: bool = False
 
     @property
     def dim(self) -> int:
@@ -78,7 +81,11 @@ class Target:
 
         Differentiable; values that are not finite are passed on as they are.
         """
-        return self.program.log_density(self.data, x)
+        if not self.in_double:
+            return self.program.log_density(self.data, x)
+        with jax.enable_x64(True):  # noqa: FBT003 - it takes no keyword.
+            data, wide = jax.tree.map(_widened, (self.data, x))
+            return self.program.log_density(data, wide).astype(x.dtype)
 
     def constrain_one(self, x: jax.Array) -> Sites:
         """Constrained and deterministic sites at one point `(dim,)`; for use inside `jit`."""
@@ -253,6 +260,11 @@ def _unconstrain(target: Target, sites: Sites) -> jax.Array:
         return target.program.ravel(unconstrain_fn(model, args, kwargs, values))
 
     return jax.vmap(one)(sites)
+
+
+def _widened(leaf: jax.Array) -> jax.Array:
+    is_real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    return jax.lax.convert_element_type(leaf, jnp.float64) if is_real else leaf
 
 
 def _same_values(a: np.ndarray, b: np.ndarray) -> bool:

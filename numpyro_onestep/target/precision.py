@@ -7,8 +7,7 @@ optimiser from a near start never sees such a place; a search of the whole prior
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any
+import dataclasses
 
 import jax
 import numpy as np
@@ -23,19 +22,9 @@ from numpyro_onestep.target.program import float_dtype
 _ROUNDING = 1e-5
 
 
-def double_precision() -> AbstractContextManager[None]:
-    """A context in which programs compute in double precision."""
-    return jax.enable_x64(True)  # noqa: FBT003 - it takes no keyword.
-
-
 def in_double(target: Target) -> Target:
-    """The target with its data in double precision, for use in that context."""
-
-    def widened(leaf: Any) -> np.ndarray:
-        values = np.asarray(leaf)
-        return values.astype(np.float64) if values.dtype.kind == "f" else values
-
-    return jax.tree.map(widened, target)
+    """The target with its log-density computed in double precision."""
+    return dataclasses.replace(target, in_double=True)
 
 
 def rounding_errors(
@@ -46,7 +35,7 @@ def rounding_errors(
     Args:
         target: of which it is.
         x: points in single precision, `(n, dim)`.
-        log_density: there, where it is known, `(n,)`.
+        log_density: there, as computed, `(n,)`; None for what single precision says.
 
     Returns:
         In nats, `(n,)`; infinite where double precision finds no number, 0 where `log_density` is
@@ -54,10 +43,11 @@ def rounding_errors(
     """
     if float_dtype() == np.float64:
         return np.zeros(len(x))
-    found = np.asarray(_log_density(target, x) if log_density is None else log_density, np.float64)
+    if log_density is None:
+        log_density = _log_density(dataclasses.replace(target, in_double=False), x)
+    found = np.asarray(log_density, np.float64)
     try:
-        with double_precision():
-            exact = np.asarray(_log_density(in_double(target), np.asarray(x, np.float64)))
+        exact = np.asarray(_log_density(in_double(target), x), np.float64)
     except Exception:  # noqa: BLE001 - the user's code, with types that it has not seen before.
         return np.zeros(len(found))
     both = np.isfinite(found) & np.isfinite(exact)

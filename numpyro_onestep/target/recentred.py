@@ -69,7 +69,7 @@ def users_target(target: Target) -> Target:
     if users is None:
         return target
     data = target.data[: len(target.data) - len(users.loc_scale)]
-    return Target(data, users, target.evidence, target.evidence_note)
+    return Target(data, users, target.evidence, target.evidence_note, target.in_double)
 
 
 def starting_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:

@@ -81,7 +81,6 @@ class TrainingHistory:
         num_gradients: gradients of the target's log-density, everything included.
         num_densities: evaluations of the log-density without a gradient.
         undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
-        searched_in_double: whether the search for modes had to be made in double precision.
         stopped: "" or why training ended early ("interrupted", "time limit", an error at run time).
         diverged: whether the fit or its gradients ceased to be finite.
         seconds: wall time of training, compilation included.
@@ -95,7 +94,6 @@ class TrainingHistory:
     num_gradients: int = 0
     num_densities: int = 0
     undefined_share: float = 0.0
-    searched_in_double: bool = False
     stopped: str = ""
     diverged: bool = False
     seconds: float = 0.0

@@ -30,7 +30,13 @@ from numpyro_onestep.exploration import (
     explore,
 )
 from numpyro_onestep.preconditioner import Affine, GaussianFit
-from numpyro_onestep.target import Centredness, Target, constant_centredness, recentred
+from numpyro_onestep.target import (
+    Centredness,
+    Target,
+    constant_centredness,
+    in_double,
+    recentred,
+)
 from numpyro_onestep.threads import one_blas_thread
 from numpyro_onestep.training.ahead import compile_ahead
 from numpyro_onestep.training.budget import Budget
@@ -62,6 +68,7 @@ class TrainedMixture:
         particles: points of the posterior by tempering, `(n, dim)`, unconstrained: witnesses too.
         particle_log_density: of the target there, `(n,)`; -inf where they are none.
         centredness: of the coordinates that all this is in; None for those of the user's model.
+        in_double: whether the log-density has to be computed in double precision; static.
     """
 
     components: tuple[TrainedSampler, ...]
@@ -71,10 +78,12 @@ class TrainedMixture:
     particles: np.ndarray
     particle_log_density: np.ndarray
     centredness: Centredness | None
+    in_double: bool = struct.field(pytree_node=False, default=False)
 
     def coordinates(self, target: Target) -> Target:
-        """The user's target in the coordinates of the samplers."""
-        return recentred(target, self.centredness)
+        """The user's target in the coordinates of the samplers, and in their precision."""
+        target = recentred(target, self.centredness)
+        return in_double(target) if self.in_double else target
 
     def target(self, target: Target, label: int) -> Target:
         """What the component with this label was trained for."""
@@ -135,12 +144,13 @@ def train(
         # Tempering that the deadline has cut short says nothing itself.
         is_done=lambda found: not found.stopped and time.perf_counter() < deadline,
     )
+    if found.in_double:
+        target = in_double(target)
     history = TrainingHistory(
         gaussian_elbo=np.asarray(found.modes[0].elbo, float).tolist(),
         num_gradients=found.num_gradients + centring.num_gradients,
         num_densities=found.num_densities,
         undefined_share=found.undefined_share,
-        searched_in_double=found.in_double,
         stopped=found.stopped,
         diverged=found.diverged,
     )
@@ -195,6 +205,7 @@ def train(
             found.particles.temperature == 1.0, found.particles.log_density, -np.inf
         ),
         centredness=centring.centredness,
+        in_double=found.in_double,
     )
     return mixture, history
 

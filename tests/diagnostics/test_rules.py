@@ -66,6 +66,9 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
     "ess fraction": ({"ess_fraction": 0.05, "num_draws": 40_000}, USABLE, "ess", "chains"),
     "k 0.5": ({"pareto_k": 0.5}, USABLE, "pareto k", "rather heavy"),
     "k 0.69": ({"pareto_k": 0.69}, USABLE, "pareto k", "rather heavy"),
+    "k 1.1 of little": (
+        {"pareto_k": 1.1, "tail_excess": 0.005}, USABLE, "pareto k", "quantiles rather than",
+    ),
     "k 0.71": ({"pareto_k": 0.71}, UNRELIABLE, "pareto k", "above 0.70"),
     "k of few draws": (
         {"pareto_k": 0.6, "num_draws": 200, "ess_fraction": 1.0}, UNRELIABLE, "pareto k",
@@ -113,9 +116,7 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
     "rejected moves": ({"moved_acceptance": 0.02}, USABLE, "witness", "2 % of the moves"),
     "rounded": ({"imprecise_share": 0.5}, UNRELIABLE, "precision", "50 % of the weight"),
     "rounded a little": ({"imprecise_share": 0.005}, USABLE, "precision", "enable_x64"),
-    "searched in double": (
-        {"searched_in_double": True}, "reliable", "precision", "In single precision",
-    ),
+    "in double": ({"in_double": True}, "reliable", "precision", "In single precision"),
     "undefined": ({"undefined_share": 0.5}, "reliable", "undefined", "NaN at 50 %"),
     "standing still": (covered(move_correlation=0.99), USABLE, "witness", "hardly moved"),
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """What single precision does to a log-density, seen from double precision."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from jax.scipy.special import gammaln
 
-from numpyro_onestep.target import build_target, double_precision, in_double, rounding_errors
+from numpyro_onestep.target import build_target, in_double, rounding_errors
 
 
 def cancelling():
@@ -53,14 +55,14 @@ def test_ordinary_rounding_is_no_error():
 
 
 def test_double_precision_itself_is_taken_at_its_word():
-    with double_precision():
+    with jax.enable_x64(True):
         target = build_target(jax.random.key(0), cancelling)
         assert (rounding_errors(target, np.array([[20.0], [60.0]])) == 0.0).all()
 
 
 def test_a_model_for_single_precision_only():
     target = build_target(jax.random.key(0), single_only)
-    with double_precision(), pytest.raises(TypeError):
+    with pytest.raises(TypeError):
         in_double(target).log_density(jnp.zeros(1))
     assert (rounding_errors(target, np.zeros((3, 1), np.float32)) == 0.0).all()
 
@@ -76,8 +78,24 @@ def test_no_density_has_no_error():
     ]
 
 
-def test_nothing_of_it_is_left_behind():
-    target = build_target(jax.random.key(0), cancelling)
-    rounding_errors(target, np.zeros((2, 1), np.float32))
-    assert not jax.config.jax_enable_x64
-    assert target.log_density(jnp.zeros(1)).dtype == jnp.float32
+def test_a_target_in_double_precision():
+    """Values and derivatives are right where single precision has none, and of the usual type."""
+    target = in_double(build_target(jax.random.key(0), cancelling))
+    x = jnp.array([20.0])
+    value, gradient = jax.jit(jax.value_and_grad(target.log_density))(x)
+    assert value.dtype == gradient.dtype == jnp.float32 and not jax.config.jax_enable_x64
+    # The factor is a constant zero.
+    assert float(value) == pytest.approx(-0.5 * 16.0 - np.log(5.0 * np.sqrt(2.0 * np.pi)), abs=1e-4)
+    assert float(gradient[0]) == pytest.approx(-20.0 / 25.0, abs=1e-3)
+    curvature = jax.jit(jax.hessian(target.log_density))(x)
+    assert float(curvature[0, 0]) == pytest.approx(-1.0 / 25.0, abs=1e-3)
+
+
+def test_data_keep_their_gradients_in_double_precision():
+    target = in_double(build_target(jax.random.key(0), large, (np.full(3, 2.0, np.float32),)))
+
+    def log_density(data):
+        return dataclasses.replace(target, data=data).log_density(jnp.zeros(1))
+
+    (gradient,) = jax.grad(log_density)(target.data)
+    np.testing.assert_allclose(gradient, [-2.0, -2.0, -2.0], rtol=1e-6)

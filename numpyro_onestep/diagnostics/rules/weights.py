@@ -45,22 +45,19 @@ def _undefined(checks: Checks) -> str:
     )
 
 
-_DOUBLE = "`numpyro.enable_x64()`, called before anything else, makes the whole run precise."
-
-
 def _imprecise(checks: Checks) -> str:
     return (
         f"{percent(checks.imprecise_share)} of the weight of the draws is a matter of rounding: the"
         " log-density there is nats off in single precision, where large terms cancel, as"
-        f" log-gamma functions of a large concentration do. {_DOUBLE}"
+        " log-gamma functions of a large concentration do. Call `numpyro.enable_x64()` before"
+        " anything else, and run again."
     )
 
 
-def _searched_in_double(checks: Checks) -> str:
+def _in_double(checks: Checks) -> str:
     return (
         "In single precision the log-density is nats off in places that the prior allows, where"
-        " large terms cancel: the search for modes was made in double precision, the rest of the"
-        f" run was not. {_DOUBLE}"
+        " large terms cancel: it was computed in double precision, all else in single precision."
     )
 
 
@@ -96,6 +93,13 @@ def _heavy_tail(checks: Checks) -> str:
 
 
 def _rather_heavy_tail(checks: Checks) -> str:
+    if checks.pareto_k > pareto_k_threshold(checks.num_draws):
+        return (
+            f"The weights have a heavy tail: Pareto k-hat is {checks.pareto_k:.2f}. It holds only"
+            f" {percent(checks.tail_excess)} of the weight, so that the evidence and probabilities"
+            " can be off by little, but means and standard deviations of quantities that are"
+            " extreme there may be. Use the weighted draws, quantiles rather than moments."
+        )
     return (
         f"The weights have a rather heavy tail: Pareto k-hat is {checks.pareto_k:.2f}, where errors"
         f" stop shrinking as they should from {limits.MAX_RELIABLE_K} on. Use the weighted draws,"
@@ -106,7 +110,7 @@ def _rather_heavy_tail(checks: Checks) -> str:
 def _harmless_tail(checks: Checks) -> str:
     return (
         f"Pareto k-hat is {checks.pareto_k:.2f}, but the tail that it describes holds only"
-        f" {percent(checks.tail_excess)} of the weight: no estimate depends on it."
+        f" {percent(checks.tail_excess)} of the weight: no probability and no evidence hangs on it."
     )
 
 
@@ -152,7 +156,7 @@ WEIGHT_RULES = (
         lambda c: not c.imprecise_share <= limits.MAX_RELIABLE_IMPRECISE,
         _imprecise,
     ),
-    Rule("precision", NOTE, lambda c: c.searched_in_double, _searched_in_double),
+    Rule("precision", NOTE, lambda c: c.in_double, _in_double),
     Rule("ess", UNRELIABLE, lambda c: not c.ess_count >= limits.MIN_USABLE_ESS, _ess_tiny),
     Rule("ess", USABLE, lambda c: not c.ess_count >= limits.MIN_RELIABLE_ESS, _ess_small),
     Rule(
