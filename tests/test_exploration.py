@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from counts import COUNTS, counts, evidence_of_counts
 from scipy import stats
 
 from numpyro_onestep import exploration
@@ -101,36 +102,15 @@ def test_log_prior(target):
     assert float(target.log_prior(x)) == pytest.approx(expected, abs=1e-4)
 
 
-def overdispersed(y):
-    """Counts that are nearly Poisson's: any large concentration will do."""
-    mean = numpyro.sample("mean", dist.LogNormal(1.0, 1.0))
-    concentration = numpyro.sample("concentration", dist.HalfCauchy(5.0))
-    numpyro.sample("y", dist.NegativeBinomial2(mean, concentration), obs=y)
-
-
 def without_prior_of_a_scale():
     scale = dist.ImproperUniform(dist.constraints.positive, (), ())
     numpyro.factor("f", dist.Gamma(3.0).log_prob(numpyro.sample("x", scale)))
 
 
-COUNTS = np.tile([3, 1, 4, 2, 3, 5, 2, 3, 1, 4], 6)
-
-
-def evidence_of_counts():
-    """By quadrature in double precision, with concentrations up to 1e7."""
-    mean, concentration = np.exp(np.linspace(-2.0, 3.0, 301)), np.exp(np.linspace(-6.0, 16.0, 1201))
-    prior = stats.lognorm(1.0, scale=np.e).pdf(mean)[:, None]
-    prior = prior * stats.halfcauchy(scale=5.0).pdf(concentration) * mean[:, None] * concentration
-    share = concentration / (concentration + mean[:, None])
-    log_likelihood = sum(stats.nbinom.logpmf(y, concentration, share) for y in COUNTS)
-    step = (5.0 / 300) * (22.0 / 1200)
-    return float(np.log((prior * np.exp(log_likelihood)).sum() * step))
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_rounding_errors_are_no_mode(seed):
     """Beyond a concentration of 1e6 the density in single precision is tens of nats too high."""
-    target = build_target(jax.random.key(0), overdispersed, (COUNTS,))
+    target = build_target(jax.random.key(0), counts, (COUNTS,))
     found = explore(target, jax.random.key(seed), 4, 64)
     assert found.in_double and found.particles.points.dtype == np.float32
     truth = evidence_of_counts()

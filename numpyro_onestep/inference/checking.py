@@ -127,7 +127,7 @@ def measure(
         evidence_status=target.evidence,
         evidence_note=target.evidence_note,
         undefined_share=history.undefined_share,
-        imprecise_share=_imprecise_share(target, draws),
+        imprecise_share=imprecise_share(target, draws),
         in_double=mixture.in_double,
         stopped_early=history.stopped,
         training_diverged=history.diverged,
@@ -135,7 +135,7 @@ def measure(
     return checks, moved_log_weight
 
 
-def _imprecise_share(target: Target, draws: WeightedDraws) -> float:
+def imprecise_share(target: Target, draws: WeightedDraws) -> float:
     """Share of the weight of the draws, in [0, 1], that single precision has made up.
 
     A weight that is off by e nats, up or down, is wrong by a share of at least `1 - exp(-e)`.

@@ -19,7 +19,7 @@ from numpyro.infer import initialization
 from numpyro_onestep import storage
 from numpyro_onestep.inference.run import Fit, Run
 from numpyro_onestep.inference_data import from_plain, to_plain
-from numpyro_onestep.target import Target, build_target
+from numpyro_onestep.target import Target, build_target, in_double
 
 _KIND = "OneStepInference"
 # What is not an option of the inference but made by a run, the model's own code, or the place of a
@@ -100,7 +100,9 @@ def load_state(
     run_fields = content["run"]
     target = _target(model, arguments, strategy, content)
     if run_fields is not None:
-        _check_density(target, run_fields["draws"])
+        # In the user's coordinates, which the draws are in, and in the precision of the run.
+        wide = content["fit"]["trained"].in_double
+        _check_density(in_double(target) if wide else target, run_fields["draws"])
     fit = Fit(target=target, args=arguments[0], kwargs=arguments[1], **content["fit"])
     return {
         **content["options"],
