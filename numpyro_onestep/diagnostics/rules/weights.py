@@ -8,8 +8,9 @@ from .base import MORE_TIME, NOTE, UNRELIABLE, USABLE, Rule, percent
 
 def _diverged(checks: Checks) -> str:
     return (
-        "Training diverged: the posterior may be improper. Check that every parameter has a"
-        " proper prior."
+        "Training diverged: it ran off, or no draw had a density. The posterior may be improper"
+        " (check that every parameter has a proper prior), or its density falls to zero in a jump,"
+        " where gradients lead nowhere."
     )
 
 
