@@ -20,7 +20,13 @@ from numpyro_onestep.exploration.between import (
 from numpyro_onestep.exploration.survey import Survey, survey
 from numpyro_onestep.exploration.tempering import Particles, temper
 from numpyro_onestep.preconditioner import START_SCALE, Affine, GaussianFit, fit_gaussian
-from numpyro_onestep.target import Target, in_double, rounding_errors, starting_points
+from numpyro_onestep.target import (
+    Target,
+    can_be_double,
+    in_double,
+    rounding_errors,
+    starting_points,
+)
 
 # Modes with a smaller share of the evidence, by their lower bounds, change nothing that anyone
 # reports.
@@ -145,7 +151,7 @@ def _tempered(
     particles = temper(target, surveyed, key_temper, deadline=deadline)
     densest = np.argsort(-np.nan_to_num(particles.log_density, nan=-np.inf))[:_NUM_DENSEST]
     errors = rounding_errors(target, particles.points[densest], particles.log_density[densest])
-    if errors.max() <= _MAX_ROUNDING_ERROR:
+    if errors.max() <= _MAX_ROUNDING_ERROR or not can_be_double(target):
         return target, surveyed, particles
     target = in_double(target)
     surveyed = survey(target, starts, key_prior)

@@ -6,7 +6,7 @@ from numpyro_onestep.target.build import build_target
 from numpyro_onestep.target.likelihood import log_prior_by_site, pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
-from numpyro_onestep.target.precision import in_double, rounding_errors
+from numpyro_onestep.target.precision import can_be_double, in_double, rounding_errors
 from numpyro_onestep.target.predictive import (
     constant_arrays,
     drawn_given_data,
@@ -33,6 +33,7 @@ __all__ = [
     "Target",
     "apart",
     "build_target",
+    "can_be_double",
     "can_be_recentred",
     "centredness_of",
     "constant_arrays",

@@ -10,7 +10,8 @@ import numpyro.distributions as dist
 import pytest
 from jax.scipy.special import gammaln
 
-from numpyro_onestep.target import build_target, in_double, rounding_errors
+from numpyro_onestep.exploration import explore
+from numpyro_onestep.target import build_target, can_be_double, in_double, rounding_errors
 
 
 def cancelling():
@@ -30,6 +31,27 @@ def single_only():
     x = numpyro.sample("x", dist.Normal(0.0, 1.0))
     start = jnp.zeros((), jnp.float32)
     numpyro.factor("f", jax.lax.fori_loop(0, 3, lambda _, total: total + x, start))
+
+
+# Of NumPy's default type, as in a notebook.
+COVARIATE = np.linspace(-1.0, 1.0, 8)
+STEPS = np.arange(8)
+
+
+def closing(y):
+    """A model that closes over arrays."""
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(slope * COVARIATE + STEPS, 1.0), obs=y)
+
+
+def closing_inside_a_loop(y):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+    _, mean = jax.lax.scan(
+        lambda c, i: (c, c * jnp.asarray(COVARIATE)[i] + jnp.asarray(STEPS)[i]),
+        slope,
+        jnp.arange(8),
+    )
+    numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
 
 def bounded():
@@ -64,6 +86,7 @@ def test_a_model_for_single_precision_only():
     target = build_target(jax.random.key(0), single_only)
     with pytest.raises(TypeError):
         in_double(target).log_density(jnp.zeros(1))
+    assert not can_be_double(target)
     assert (rounding_errors(target, np.zeros((3, 1), np.float32)) == 0.0).all()
 
 
@@ -89,6 +112,30 @@ def test_a_target_in_double_precision():
     assert float(gradient[0]) == pytest.approx(-20.0 / 25.0, abs=1e-3)
     curvature = jax.jit(jax.hessian(target.log_density))(x)
     assert float(curvature[0, 0]) == pytest.approx(-1.0 / 25.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("model", [closing, closing_inside_a_loop])
+def test_a_model_that_closes_over_arrays_is_left_alone_or_right(model):
+    """Programs that are otherwise single cannot hold every array of NumPy's default type."""
+    target = build_target(jax.random.key(0), model, (np.zeros(8, np.float32),))
+    x = np.array([[0.3], [-2.0]], np.float32)
+    for _ in range(2):
+        assert (rounding_errors(target, x) == 0.0).all()
+    if can_be_double(target):
+        one, other = (
+            jax.jit(jax.vmap(jax.value_and_grad(t.log_density)))(x)
+            for t in (target, in_double(target))
+        )
+        for found, expected in zip(other, one, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_what_cannot_be_double_stays_single(monkeypatch):
+    """As where the derivatives of a model cannot be had in double precision."""
+    monkeypatch.setattr("numpyro_onestep.exploration.modes.can_be_double", lambda _: False)
+    target = build_target(jax.random.key(0), cancelling)
+    found = explore(target, jax.random.key(0), 1, 64)
+    assert not found.in_double and len(found.modes) >= 1
 
 
 def test_data_keep_their_gradients_in_double_precision():
