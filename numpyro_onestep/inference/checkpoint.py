@@ -17,10 +17,9 @@ from numpyro_onestep import storage
 from numpyro_onestep.inference.saving import (
     TOLERANCE,
     float_dtype,
-    log_density_at,
     strategy_form,
 )
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Target, log_density_at
 from numpyro_onestep.training import CheckpointFile, Method
 
 _KIND = "checkpoint"

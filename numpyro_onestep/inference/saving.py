@@ -19,7 +19,7 @@ from numpyro.infer import initialization
 from numpyro_onestep import storage
 from numpyro_onestep.inference.run import Fit, Run
 from numpyro_onestep.inference_data import from_plain, to_plain
-from numpyro_onestep.target import Target, build_target, in_double
+from numpyro_onestep.target import Target, build_target, in_double, log_density_at
 
 _KIND = "OneStepInference"
 # What is not an option of the inference but made by a run, the model's own code, or the place of a
@@ -197,15 +197,9 @@ def _check_density(target: Target, draws: Any) -> None:
     if not known.size:
         return
     before = draws.log_density[known]
-    now = np.asarray(log_density_at(target, jnp.asarray(draws.x[known])), np.float64)
+    now = np.asarray(log_density_at(target, draws.x[known]), np.float64)
     if not np.allclose(now, before, rtol=TOLERANCE, atol=10.0 * TOLERANCE):
         raise ValueError(
             "expected the model that was fitted; got one of another density: log densities of the"
             f" same draws were {before.round(3).tolist()} and are {now.round(3).tolist()}"
         )
-
-
-@jax.jit
-def log_density_at(target: Target, x: jax.Array) -> jax.Array:
-    """Of the target at `x: (n, dim)`, `(n,)`."""
-    return jax.vmap(target.log_density)(x)

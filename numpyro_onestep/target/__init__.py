@@ -6,7 +6,12 @@ from numpyro_onestep.target.build import build_target
 from numpyro_onestep.target.likelihood import log_prior_by_site, pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
-from numpyro_onestep.target.precision import can_be_double, in_double, rounding_errors
+from numpyro_onestep.target.precision import (
+    can_be_double,
+    in_double,
+    log_density_at,
+    rounding_errors,
+)
 from numpyro_onestep.target.predictive import (
     constant_arrays,
     drawn_given_data,
@@ -41,6 +46,7 @@ __all__ = [
     "drawn_given_data",
     "has_other_coordinates",
     "given_observations",
+    "log_density_at",
     "log_prior_by_site",
     "in_batches",
     "in_double",

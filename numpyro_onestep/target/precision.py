@@ -47,10 +47,10 @@ def rounding_errors(
     if float_dtype() == np.float64 or target.program in _SINGLE_ONLY:
         return np.zeros(len(x))
     if log_density is None:
-        log_density = _log_density(dataclasses.replace(target, in_double=False), x)
+        log_density = log_density_at(dataclasses.replace(target, in_double=False), x)
     found = np.asarray(log_density, np.float64)
     try:
-        exact = np.asarray(_log_density(in_double(target), x), np.float64)
+        exact = np.asarray(log_density_at(in_double(target), x), np.float64)
     except Exception:  # noqa: BLE001 - the user's code, with types that it has not seen before.
         _SINGLE_ONLY.add(target.program)
         return np.zeros(len(found))
@@ -80,5 +80,6 @@ def can_be_double(target: Target) -> bool:
 
 
 @compiled()
-def _log_density(target: Target, x: jax.Array) -> jax.Array:
+def log_density_at(target: Target, x: jax.Array) -> jax.Array:
+    """Of the target at `x: (n, dim)`, `(n,)`."""
     return over_points(target.log_density, target, x)
