@@ -23,12 +23,18 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"expected {name} to be a positive int; got {value!r}")
 
 
-def check_key(rng_key: Any) -> None:
-    """Fails unless the value is one key, typed or legacy."""
+def typed_key(rng_key: Any) -> jax.Array:
+    """The key, typed: programs compiled for legacy keys differ in rounding, and so do the runs.
+
+    Raises:
+        ValueError: if it is not one key, typed or legacy.
+    """
     try:
         jax.random.fold_in(rng_key, 0)
     except (TypeError, ValueError) as error:
         raise ValueError(f"expected one key such as jax.random.key(0); got {rng_key!r}") from error
+    # The data of a legacy key is the key itself.
+    return jax.random.wrap_key_data(jax.random.key_data(rng_key), impl=jax.random.key_impl(rng_key))
 
 
 def check_concrete(method: str, *values: Any) -> None:

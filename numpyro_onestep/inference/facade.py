@@ -14,7 +14,7 @@ import jax
 from numpyro.infer import init_to_uniform
 
 from numpyro_onestep.flow import TraceLogDet
-from numpyro_onestep.inference.arguments import check_concrete, check_key, check_positive, required
+from numpyro_onestep.inference.arguments import check_concrete, check_positive, required, typed_key
 from numpyro_onestep.inference.checkpoint import open_checkpoint
 from numpyro_onestep.inference.drawing import chunk_size
 from numpyro_onestep.inference.finished import EXTRA_FIELDS, Finished
@@ -190,7 +190,7 @@ class OneStepInference(Finished):
         """
         began = time.perf_counter()
         check_concrete("run", rng_key, args, kwargs)
-        check_key(rng_key)
+        rng_key = typed_key(rng_key)
         unknown = sorted({*extra_fields} - {*EXTRA_FIELDS})
         if unknown:
             raise ValueError(f"expected extra_fields out of {EXTRA_FIELDS}; got {unknown}")
@@ -229,7 +229,7 @@ class OneStepInference(Finished):
         """
         began = time.perf_counter()
         check_concrete("refit", rng_key, args, kwargs)
-        check_key(rng_key)
+        rng_key = typed_key(rng_key)
         fit = required(self._fit)
         target = fit.target.with_data(*args, **kwargs)
         return self._complete(rng_key, target, args, kwargs, began, warm=fit.trained)
@@ -349,6 +349,7 @@ class OneStepInference(Finished):
             NotImplementedError: NumPyro's own, for a site without a proper prior.
         """
         check_positive("num_samples", num_samples)
+        rng_key = typed_key(rng_key)
         if args or kwargs:
             target = self._build_target(rng_key, args, kwargs)
             groups = prior_groups(target, self._names(target), rng_key, num_samples)

@@ -15,7 +15,7 @@ from numpyro.infer.reparam import NeuTraReparam
 
 from numpyro_onestep.diagnostics import Verdict
 from numpyro_onestep.importance import Estimate, allowing_for_missed, weighted_mean
-from numpyro_onestep.inference.arguments import check_concrete, check_positive, required
+from numpyro_onestep.inference.arguments import check_concrete, check_positive, required, typed_key
 from numpyro_onestep.inference.diagnosis import Diagnosis, diagnose
 from numpyro_onestep.inference.drawing import (
     OneStepDraws,
@@ -89,10 +89,11 @@ class Finished(MCMC):
 
         Raises:
             RuntimeError: before `run`.
-            ValueError: for sizes below one.
+            ValueError: for sizes below one, or what is not one key.
         """
         fit = required(self._fit)
         check_concrete("sample", rng_key)
+        rng_key = typed_key(rng_key)
         check_positive("num_samples", num_samples)
         self._warn_of_weights()
         num_steps = self.num_steps if num_steps is None else num_steps
@@ -166,7 +167,8 @@ class Finished(MCMC):
                 as inside `scan`; `predict` draws them from the model.
         """
         run = self._finished()
-        groups = posterior_predictive_groups(run, self._names(run.fit.target), rng_key)
+        names, rng_key = self._names(run.fit.target), typed_key(rng_key)
+        groups = posterior_predictive_groups(run, names, rng_key)
         add_groups(self.inference_data, groups)
         return self.inference_data
 
@@ -189,7 +191,7 @@ class Finished(MCMC):
             ValueError: for a model without observed sites.
         """
         run = self._finished()
-        names = self._names(run.fit.target)
+        names, rng_key = self._names(run.fit.target), typed_key(rng_key)
         add_groups(self.inference_data, prediction_groups(run, names, rng_key, (args, kwargs)))
         return self.inference_data
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from numpyro_onestep.inference.arguments import check_key, required
+from numpyro_onestep.inference.arguments import required, typed_key
 from numpyro_onestep.inference.facade import OneStepInference
 
 _Name = TypeVar("_Name", bound=Hashable)
@@ -57,7 +57,7 @@ def run_many(
         ... })
         >>> compare_evidence(fitted)
     """
-    check_key(rng_key)
+    rng_key = typed_key(rng_key)
     entries = {name: _entry(name, value) for name, value in runs.items()}
     if not entries:
         raise ValueError("expected at least one run; got none")

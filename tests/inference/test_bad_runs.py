@@ -14,6 +14,7 @@ from quick import QUICK, X, Y, line, run, stat
 from numpyro_onestep import OneStepInference, ResampleMove
 from numpyro_onestep.inference import facade, progress
 from numpyro_onestep.inference import run as run_module
+from numpyro_onestep.inference.arguments import typed_key
 
 KEY = jax.random.key(0)
 
@@ -89,6 +90,17 @@ def test_no_model():
 def test_no_method(method):
     with pytest.raises(ValueError, match=r"expected a method such as ResampleMove\(\); got"):
         OneStepInference(line, method=method)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_a_legacy_key_becomes_the_typed_one(impl):
+    """Programs compiled for either would differ in rounding, and the runs after some rounds."""
+    with jax.default_prng_impl(impl):
+        typed = jax.random.key(3)
+        for key in (typed, jax.random.PRNGKey(3)):
+            found = typed_key(key)
+            assert found.dtype == typed.dtype
+            assert jax.random.key_data(found).tolist() == jax.random.key_data(typed).tolist()
 
 
 @pytest.mark.parametrize("key", [0, X, jax.random.split(jax.random.key(0))])
