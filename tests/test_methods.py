@@ -9,6 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
+from numpyro_onestep import flow as flows
 from numpyro_onestep.flow import DiffusionFlow, TraceLogDet
 from numpyro_onestep.importance import evidence
 from numpyro_onestep.objectives import WarmUp
@@ -16,6 +17,7 @@ from numpyro_onestep.preconditioner import Affine, Density
 from numpyro_onestep.target import build_target
 from numpyro_onestep.training import CDDS, DDS, DIS, OSDS, PIS, SCDS, ResampleMove, draw, train
 from numpyro_onestep.training.journal import CheckpointFile, Journal
+from numpyro_onestep.training.moves import MovedPoints
 
 SMALL = {
     "width": 8,
@@ -127,6 +129,24 @@ def test_paths_start_as_far_out_as_the_spread_says(target):
     # 8000 normal numbers: five standard errors of their sd.
     assert abs(starts[OSDS].std() - spread) < 5.0 * spread / (2.0 * starts[OSDS].size) ** 0.5
     assert np.all(starts[PIS] == 0.0)
+
+
+def test_half_of_the_fresh_draws_are_further_out(target):
+    num = 4000
+    method = ResampleMove(width=4, num_blocks=1, batch_size=num)
+    density = Density(target, Affine(jnp.zeros(2), jnp.eye(2)))
+    flow = method.flow(2)
+    params = flow.init(jax.random.key(0))
+    one, none = jnp.zeros((1, 2)), jnp.zeros(1)
+    points = MovedPoints(one, none, one, none, jnp.ones(()))
+    batch = method.batch(density, flow, params, params, points, None, 0, jax.random.key(1))
+    assert batch.base.shape == batch.outer.shape == (num // 2, 2)
+    inner, outer = (np.asarray((z**2).sum(-1), float) for z in (batch.base, batch.outer))
+    # Squared norms of a plane have mean and sd 2: two of those further out, five standard errors.
+    for squares, mean in ((inner, 2.0), (outer, 6.0)):
+        assert abs(squares.mean() - mean) < 5.0 * mean / (num / 2) ** 0.5
+    image = jax.vmap(flows.apply, (None, 0))(flow.steps(params), batch.outer)
+    np.testing.assert_allclose(batch.outer_score, jax.vmap(density.score)(image), rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", [OSDS, SCDS, CDDS])

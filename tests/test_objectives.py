@@ -27,20 +27,25 @@ KEY = jax.random.key(0)
 NUM_BATCHES, NUM = 40, 1000
 
 
-def batch_of(key, dim, points, points_score, *, flow=None, params=None, target_score=None):
-    """A batch at the map's own draws and at given posterior points, found exactly."""
+def batch_of(
+    key, dim, points, points_score, *, flow=None, params=None, target_score=None, num_outer=0
+):
+    """A batch at the map's own draws, further out, and at given posterior points, found exactly."""
     keys = jax.random.split(key, 4)
     num = len(points)
     base = jax.random.normal(keys[0], (num, dim))
-    image, preimages = base, points
+    outer = 2.0 * base[:num_outer]
+    image, outer_image, preimages = base, outer, points
     if flow is not None:
         blocks = flow.steps(params)
-        image = jax.vmap(flows.apply, (None, 0))(blocks, base)
+        image, outer_image = (jax.vmap(flows.apply, (None, 0))(blocks, z) for z in (base, outer))
         preimages, _ = jax.vmap(flows.invert, (None, 0))(blocks, points)
     return TrainingBatch(
         base=base,
         image=image,
         image_score=target_score(image) if target_score else -image,
+        outer=outer,
+        outer_score=target_score(outer_image) if target_score else -outer_image,
         points=points,
         points_score=points_score,
         preimages=preimages,
@@ -63,10 +68,29 @@ def test_path_jeffreys_has_no_variance_at_the_optimum():
     flow = FlowMap(GatedResidualNetwork(3, 8, 2, tail=0.0))
     params = flow.network.init(KEY)
     points = 2.0 * jax.random.normal(KEY, (64, 3))
-    batch = batch_of(KEY, 3, points, -points, flow=flow, params=params)
+    batch = batch_of(KEY, 3, points, -points, flow=flow, params=params, num_outer=32)
     gradient = jax.jit(jax.grad(lambda p: PathJeffreys().loss(flow, p, batch)))(params)
     for leaf in jax.tree.leaves(gradient):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-5)
+
+
+def test_path_jeffreys_sees_what_is_wrong_further_out_only():
+    """Eight points further out have the gradient of eight draws among 24."""
+    flow = FlowMap(GatedResidualNetwork(3, 8, 2, tail=0.0))
+    params = flow.network.init(KEY)
+    points = jax.random.normal(KEY, (16, 3))
+    batch = batch_of(KEY, 3, points, -points, flow=flow, params=params, num_outer=8)
+    batch = batch._replace(outer_score=0.5 * batch.outer_score)
+    alone = batch._replace(
+        base=batch.outer,
+        image_score=batch.outer_score,
+        outer=batch.outer[:0],
+        outer_score=batch.outer_score[:0],
+    )
+    gradient = jax.jit(jax.grad(lambda p, b: PathJeffreys().loss(flow, p, b)))
+    found, of_these = gradient(params, batch)["shift"], gradient(params, alone)["shift"]
+    assert float(jnp.abs(of_these).max()) > 0.1
+    np.testing.assert_allclose(found, of_these * 8 / 24, rtol=1e-4, atol=1e-6)
 
 
 # A one-dimensional posterior and a map that is far from it.

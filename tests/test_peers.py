@@ -84,7 +84,7 @@ def test_contract_of_this_package(benchmarks):
     assert abs(record["log_z_error"]) < 0.02
     assert record["mean_error"] < 0.2 and record["sd_error"] < 0.2
     assert record["ess"] > 500.0 and record["kish"] > 0.9 * record["weighted_draws"]
-    assert record["gradients"] > 1000 and record["rounds"] >= 2
+    assert record["gradients"] > 1000 and record["rounds"] >= 1
     assert record["seconds_train"] + record["seconds_sample"] <= record["wall"]
 
 

@@ -29,6 +29,9 @@ class TrainingBatch(NamedTuple):
         base: fresh draws from the base `(n, dim)`.
         image: where the current one-step map takes them `(n, dim)`.
         image_score: gradient of the target's log-density there `(n, dim)`.
+        outer: points further out than draws of the base, `(k, dim)`: for objectives that are best
+            at every point and not on average only.
+        outer_score: gradient of the target's log-density where the map takes them `(k, dim)`.
         points: posterior points moved by MCMC `(m, dim)`.
         points_score: gradient of the target's log-density there `(m, dim)`.
         preimages: approximate preimages of the points under the one-step map `(m, dim)`.
@@ -42,6 +45,8 @@ class TrainingBatch(NamedTuple):
     base: jax.Array
     image: jax.Array
     image_score: jax.Array
+    outer: jax.Array
+    outer_score: jax.Array
     points: jax.Array
     points_score: jax.Array
     preimages: jax.Array

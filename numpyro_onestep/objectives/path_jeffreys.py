@@ -11,11 +11,12 @@ the latter with `z = T^-1(x)`, because KL(p || q) equals the divergence between 
 through T and the base. At the optimum both scores agree at every point, so the estimates have no
 variance there, whatever the points.
 
-The first average runs over fresh draws, the second over points moved by MCMC, which keep the fit
-from dropping what its own draws do not see. Where these follow `p^a / q^(a - 1)` in place of `p`,
-the average is the gradient of a divergence of order `a`, but for a factor; for a = 2 it is that of
-the variance of the weights. The gradients of the target at the moved points are computed once and
-used in every step; only the preimages follow the map.
+The first average runs over fresh draws, and over points further out in the base: few draws of a
+batch reach the tails of the map, from where the largest weights come. The second runs over points
+moved by MCMC, which keep the fit from dropping what its own draws do not see. Where these follow
+`p^a / q^(a - 1)` in place of `p`, the average is the gradient of a divergence of order `a`, but for
+a factor; for a = 2 it is that of the variance of the weights. The gradients of the target at the
+moved points are computed once and used in every step; only the preimages follow the map.
 """
 
 from __future__ import annotations
@@ -47,13 +48,15 @@ class PathJeffreys:
     def loss(self, flow: FlowMap, params: Params, batch: TrainingBatch) -> jax.Array:
         """Surrogate with the gradient above; its value is not a divergence."""
         blocks = jax.lax.stop_gradient(flow.steps(params))
-        z = jnp.concatenate([batch.base, batch.preimages])
+        fresh = jnp.concatenate([batch.base, batch.outer])
+        z = jnp.concatenate([fresh, batch.preimages])
         x, score = jax.vmap(flows.push_score, in_axes=(None, 0, 0))(blocks, z, -z)
-        num_base = len(batch.base)
-        miss = jnp.linalg.norm(x[num_base:] - batch.points, axis=-1)
-        found = jnp.concatenate([jnp.ones(num_base, bool), miss < self.max_miss])
-        share = jnp.where(jnp.arange(len(z)) < num_base, 1.0 / num_base, 1.0 / len(batch.points))
-        force = score - jnp.concatenate([batch.image_score, batch.points_score])
+        num_fresh = len(fresh)
+        miss = jnp.linalg.norm(x[num_fresh:] - batch.points, axis=-1)
+        found = jnp.concatenate([jnp.ones(num_fresh, bool), miss < self.max_miss])
+        share = jnp.where(jnp.arange(len(z)) < num_fresh, 1.0 / num_fresh, 1.0 / len(batch.points))
+        target_score = (batch.image_score, batch.outer_score, batch.points_score)
+        force = score - jnp.concatenate(target_score)
         force = jax.lax.stop_gradient(self._limited(force) * (found * share)[:, None])
         # What is left out must not overflow: its gradient would be 0 times infinity.
         z = jnp.where(found[:, None], z, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -31,6 +32,9 @@ from numpyro_onestep.training.skewness import ridges
 # Newton steps per block for the preimages of a batch: points that they leave too far off are left
 # out.
 _NEWTON_STEPS = 2
+# Where the outer half of a batch lies: its squared norms are that many standard deviations of those
+# of the base larger on average. So far out are the extremes of thousands of draws.
+_OUTER_DISTANCE = 2.0
 # Root mean square of a step in a matrix, where that of Adam is about one; and the least number of
 # singular directions for which it is taken.
 _MATRIX_RATE = 0.6
@@ -143,23 +147,29 @@ class ResampleMove(Method):
         update: jax.Array,
         rng_key: jax.Array,
     ) -> TrainingBatch:
-        """Fresh draws with their scores, and moved points with their preimages."""
+        """Fresh draws with their scores, half of them further out, and moved points with theirs."""
         # Two calls for all random numbers of the step: each call costs half a second to compile.
         key_normal, key_uniform = jax.random.split(rng_key)
         num, dim, dtype = self.batch_size, flow.dim, density.affine.mean.dtype
         base, noise = jax.random.normal(key_normal, (2, num, dim), dtype)
         which, jitter, uniform = jax.random.uniform(key_uniform, (3, num), dtype)
+        # Squared norms have the mean dim and the variance 2 dim.
+        further = math.sqrt(1.0 + _OUTER_DISTANCE * math.sqrt(2.0 / dim))
+        inner = num - num // 2
+        base = base.at[inner:].multiply(further)
         blocks = flow.steps(params)
         image = jax.vmap(flows.apply, in_axes=(None, 0))(blocks, base)
-        _, image_score = value_and_score(density.target, density.affine, image)
+        _, score = value_and_score(density.target, density.affine, image)
         chosen = (which * len(points.points)).astype(int)
 
         chosen_points = points.points[chosen]
         preimages, _ = jax.vmap(lambda x: flows.invert(blocks, x, _NEWTON_STEPS))(chosen_points)
         return TrainingBatch(
-            base=base,
-            image=image,
-            image_score=image_score,
+            base=base[:inner],
+            image=image[:inner],
+            image_score=score[:inner],
+            outer=base[inner:],
+            outer_score=score[inner:],
             points=chosen_points,
             points_score=points.score[chosen],
             preimages=preimages,
