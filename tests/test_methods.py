@@ -131,20 +131,27 @@ def test_paths_start_as_far_out_as_the_spread_says(target):
     assert np.all(starts[PIS] == 0.0)
 
 
-def test_half_of_the_fresh_draws_are_further_out(target):
-    num = 4000
-    method = ResampleMove(width=4, num_blocks=1, batch_size=num)
-    density = Density(target, Affine(jnp.zeros(2), jnp.eye(2)))
-    flow = method.flow(2)
+@pytest.mark.parametrize(("dim", "num_outer"), [(1, 0), (2, 0), (3, 2000), (8, 2000)])
+def test_half_of_the_fresh_draws_are_further_out(dim, num_outer):
+    def model():
+        numpyro.sample("x", dist.StudentT(5.0, 0.0, 1.0).expand([dim]).to_event(1))
+
+    method = ResampleMove(width=4, num_blocks=1, batch_size=4000)
+    density = Density(
+        build_target(jax.random.key(0), model, ()), Affine(jnp.zeros(dim), jnp.eye(dim))
+    )
+    flow = method.flow(dim)
     params = flow.init(jax.random.key(0))
-    one, none = jnp.zeros((1, 2)), jnp.zeros(1)
+    one, none = jnp.zeros((1, dim)), jnp.zeros(1)
     points = MovedPoints(one, none, one, none, jnp.ones(()))
     batch = method.batch(density, flow, params, params, points, None, 0, jax.random.key(1))
-    assert batch.base.shape == batch.outer.shape == (num // 2, 2)
-    inner, outer = (np.asarray((z**2).sum(-1), float) for z in (batch.base, batch.outer))
-    # Squared norms of a plane have mean and sd 2: two of those further out, five standard errors.
-    for squares, mean in ((inner, 2.0), (outer, 6.0)):
-        assert abs(squares.mean() - mean) < 5.0 * mean / (num / 2) ** 0.5
+    assert batch.base.shape == (4000 - num_outer, dim) and batch.outer.shape == (num_outer, dim)
+    # Squared norms have the mean dim and the sd (2 dim)^0.5; two of those further out, both are
+    # larger by one factor. Five standard errors.
+    for z, mean in ((batch.base, dim), (batch.outer, dim + 2.0 * (2.0 * dim) ** 0.5)):
+        squares = np.asarray((z**2).sum(-1), float)
+        se = mean * (2.0 / dim / max(len(z), 1)) ** 0.5
+        assert len(z) == 0 or abs(squares.mean() - mean) < 5.0 * se
     image = jax.vmap(flows.apply, (None, 0))(flow.steps(params), batch.outer)
     np.testing.assert_allclose(batch.outer_score, jax.vmap(density.score)(image), rtol=1e-4)
 

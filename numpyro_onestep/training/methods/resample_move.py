@@ -33,8 +33,10 @@ from numpyro_onestep.training.skewness import ridges
 # out.
 _NEWTON_STEPS = 2
 # Where the outer half of a batch lies: its squared norms are that many standard deviations of those
-# of the base larger on average. So far out are the extremes of thousands of draws.
+# of the base larger on average. So far out are the extremes of thousands of draws; in fewer
+# dimensions they would be still further out, where no draw ever is, at the expense of the bulk.
 _OUTER_DISTANCE = 2.0
+_MIN_OUTER_DIM = 3
 # Root mean square of a step in a matrix, where that of Adam is about one; and the least number of
 # singular directions for which it is taken.
 _MATRIX_RATE = 0.6
@@ -155,7 +157,7 @@ class ResampleMove(Method):
         which, jitter, uniform = jax.random.uniform(key_uniform, (3, num), dtype)
         # Squared norms have the mean dim and the variance 2 dim.
         further = math.sqrt(1.0 + _OUTER_DISTANCE * math.sqrt(2.0 / dim))
-        inner = num - num // 2
+        inner = num - num // 2 if dim >= _MIN_OUTER_DIM else num
         base = base.at[inner:].multiply(further)
         blocks = flow.steps(params)
         image = jax.vmap(flows.apply, in_axes=(None, 0))(blocks, base)
