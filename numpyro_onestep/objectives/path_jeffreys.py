@@ -12,8 +12,9 @@ through T and the base. At the optimum both scores agree at every point, so the 
 variance there, whatever the points.
 
 The first average runs over fresh draws, and over points further out in the base: few draws of a
-batch reach the tails of the map, from where the largest weights come. The second runs over points
-moved by MCMC, which keep the fit from dropping what its own draws do not see. Where these follow
+batch reach the tails of the map, from where the largest weights come. With those the sum is the
+gradient of no divergence any more, but vanishes where it did. The second runs over points moved by
+MCMC, which keep the fit from dropping what its own draws do not see. Where these follow
 `p^a / q^(a - 1)` in place of `p`, the average is the gradient of a divergence of order `a`, but for
 a factor; for a = 2 it is that of the variance of the weights. The gradients of the target at the
 moved points are computed once and used in every step; only the preimages follow the map.
