@@ -27,6 +27,7 @@ from numpyro_onestep.calibration.result import Calibration
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import weighted_ranks
 from numpyro_onestep.inference import OneStepInference
+from numpyro_onestep.inference.arguments import typed_key
 from numpyro_onestep.inference_data import AxisNames, make_dataset
 from numpyro_onestep.target import Target, build_target, given_observations, prior_draws
 
@@ -80,6 +81,7 @@ def simulation_based_calibration(
     """
     if isinstance(num_simulations, bool) or not num_simulations >= 2:
         raise ValueError(f"expected num_simulations >= 2; got {num_simulations!r}")
+    rng_key = typed_key(rng_key)
     key_draw, key_fit, key_rank = (jax.random.fold_in(rng_key, i) for i in range(3))
     model = inference._build_target(key_draw, args, kwargs)
     _check(model)

@@ -54,8 +54,6 @@ def _about(
     target: Target, rng_key: jax.Array, method: Method, init_strategy: Callable[..., Any]
 ) -> dict[str, str]:
     """Everything that training is a function of, as text."""
-    typed = jax.numpy.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
-    key = jax.random.key_data(rng_key) if typed else rng_key
     form = strategy_form(init_strategy)
     return {
         "kind": _KIND,
@@ -63,7 +61,7 @@ def _about(
         "jax_version": jax.__version__,
         "numpyro_version": numpyro.__version__,
         "float_dtype": float_dtype(),
-        "key": str(np.asarray(key).tolist()),
+        "key": str(np.asarray(jax.random.key_data(rng_key)).tolist()),
         "method": repr(method),
         "init_strategy": _name(init_strategy) if form is None else _text(form),
         "sites": str(dict(target.program.unconstrained_shapes)),

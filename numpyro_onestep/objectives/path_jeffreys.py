@@ -49,10 +49,9 @@ class PathJeffreys:
     def loss(self, flow: FlowMap, params: Params, batch: TrainingBatch) -> jax.Array:
         """Surrogate with the gradient above; its value is not a divergence."""
         blocks = jax.lax.stop_gradient(flow.steps(params))
-        fresh = jnp.concatenate([batch.base, batch.outer])
-        z = jnp.concatenate([fresh, batch.preimages])
+        num_fresh = len(batch.base) + len(batch.outer)
+        z = jnp.concatenate([batch.base, batch.outer, batch.preimages])
         x, score = jax.vmap(flows.push_score, in_axes=(None, 0, 0))(blocks, z, -z)
-        num_fresh = len(fresh)
         miss = jnp.linalg.norm(x[num_fresh:] - batch.points, axis=-1)
         found = jnp.concatenate([jnp.ones(num_fresh, bool), miss < self.max_miss])
         share = jnp.where(jnp.arange(len(z)) < num_fresh, 1.0 / num_fresh, 1.0 / len(batch.points))
