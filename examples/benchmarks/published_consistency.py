@@ -19,7 +19,7 @@ TARGETS = ("seeds", "ionosphere")
 ALL, NO_VOLUME, NO_STATE = "all", "no volume", "no state"
 # By the term left out, the gap that it is for.
 MEASURED_BY = {NO_VOLUME: "volume_gap", NO_STATE: "end_points"}
-NUM_ROUNDS = 7
+NUM_ROUNDS = 10
 NUM_STEPS = 16
 NUM_DRAWS = 2000
 
