@@ -137,6 +137,7 @@ def test_half_of_the_fresh_draws_are_further_out(dim, num_outer):
         numpyro.sample("x", dist.StudentT(5.0, 0.0, 1.0).expand([dim]).to_event(1))
 
     method = ResampleMove(width=4, num_blocks=1, batch_size=4000)
+    assert method.num_outer(dim) == num_outer
     density = Density(
         build_target(jax.random.key(0), model, ()), Affine(jnp.zeros(dim), jnp.eye(dim))
     )
@@ -144,14 +145,16 @@ def test_half_of_the_fresh_draws_are_further_out(dim, num_outer):
     params = flow.init(jax.random.key(0))
     one, none = jnp.zeros((1, dim)), jnp.zeros(1)
     points = MovedPoints(one, none, one, none, jnp.ones(()))
-    batch = method.batch(density, flow, params, params, points, None, 0, jax.random.key(1))
+    scales = 1.0 + np.arange(2.0 * dim).reshape(2, dim)
+    factors = jax.vmap(jnp.diag)(scales) if num_outer else None
+    key = jax.random.key(1)
+    batch = method.batch(density, flow, params, params, points, None, 0, key, factors)
     assert batch.base.shape == (4000 - num_outer, dim) and batch.outer.shape == (num_outer, dim)
-    # Squared norms have the mean dim and the sd (2 dim)^0.5; two of those further out, both are
-    # larger by one factor. Five standard errors.
-    for z, mean in ((batch.base, dim), (batch.outer, dim + 2.0 * (2.0 * dim) ** 0.5)):
-        squares = np.asarray((z**2).sum(-1), float)
-        se = mean * (2.0 / dim / max(len(z), 1)) ** 0.5
-        assert len(z) == 0 or abs(squares.mean() - mean) < 5.0 * se
+    halves = jnp.split(batch.outer, 2)
+    for z, sd in ((batch.base, np.ones(dim)), *zip(halves, scales, strict=True)):
+        # Five standard errors of an sd.
+        off = np.abs(np.asarray(z, float).std(0) / sd - 1.0) if len(z) else np.zeros(1)
+        assert off.max() < 5.0 / (2.0 * max(len(z), 1)) ** 0.5
     image = jax.vmap(flows.apply, (None, 0))(flow.steps(params), batch.outer)
     np.testing.assert_allclose(batch.outer_score, jax.vmap(density.score)(image), rtol=1e-4)
 

@@ -56,7 +56,10 @@ def compile_ahead(target: Target, method: Method, rng_key: jax.Array) -> None:
     move.ahead(*moved)
     state = jax.eval_shape(functools.partial(begin, method), params)
     buffer = (move.result_type(*moved),) * method.num_buffered
-    improve.ahead(density, flow, method, state, buffer, None, rng_key, np.zeros(2, np.int32))
+    done, factors = np.zeros(2, np.int32), None
+    if method.num_outer(dim):
+        factors = jax.ShapeDtypeStruct((2, dim, dim), dtype)
+    improve.ahead(density, flow, method, state, buffer, None, rng_key, done, factors)
     log_weight_at.ahead(steps, buffer[0].points, buffer[0].log_density)
     # The checks draw in twice as many steps.
     finer = jax.eval_shape(functools.partial(map_of, flow, 2), params, density)

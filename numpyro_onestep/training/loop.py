@@ -38,6 +38,7 @@ from numpyro_onestep.training.moves import (
     move,
     training_settings,
 )
+from numpyro_onestep.training.outer import outer_factors
 from numpyro_onestep.training.start import best_start
 from numpyro_onestep.training.updates import begin, improve, map_of
 
@@ -56,6 +57,7 @@ class _AfterRound:
         buffer: the moved points in use.
         annealed: rounds of annealing done; negative before the first.
         best: share of effective draws of the best round, and leaves of the parameters it drew with.
+        outer_factors: where outer points of training lie, if there are any.
         history: until now.
     """
 
@@ -65,6 +67,7 @@ class _AfterRound:
     buffer: list[MovedPoints]
     annealed: int
     best: tuple[float, list[jax.Array]]
+    outer_factors: np.ndarray | None
     history: TrainingHistory
 
 
@@ -239,6 +242,7 @@ def _train_rounds(
     budget, journal = oversight.budget, oversight.journal
     flow = method.flow(target.dim)
     key_init = jax.random.fold_in(key_rounds, 2**30) if key_init is None else key_init
+    key_start = jax.random.fold_in(key_rounds, 2**29)
     plain = method.normal_flow(target.dim)
     # Not static in the programs of a round: all components share them.
     wanted = method.target_ess if target_ess is None else target_ess
@@ -254,19 +258,26 @@ def _train_rounds(
     annealed, num_done = -1, 0
     pace = _Pace()
     best = (0.0, state.average)
+    of_fit: Draws | None = None
+    factors: np.ndarray | None = None
+
+    def draw_fit() -> Draws:
+        """Draws of the Gaussian fit itself."""
+        identity = flows.identity(map_of(flow, 1, params, density))
+        history.num_gradients += method.num_points
+        return draw(target, affine, identity, key_start, method.num_points)
+
     noted: _AfterRound | None = journal.recall("rounds")
     if noted is not None:
         state = jax.tree.unflatten(jax.tree.structure(state), noted.leaves)
         step_size, buffer = noted.step_size, noted.buffer
         annealed, num_done = noted.annealed, noted.num_rounds
+        factors = noted.outer_factors
         best = (noted.best[0], jax.tree.unflatten(jax.tree.structure(params), noted.best[1]))
         history.__dict__.update(vars(copy.deepcopy(noted.history)))
     try:
         if warm is None and noted is None and plain is not None:
-            key_start = jax.random.fold_in(key_rounds, 2**29)
-            identity = flows.identity(map_of(flow, 1, params, density))
-            of_fit = draw(target, affine, identity, key_start, method.num_points)
-            history.num_gradients += method.num_points
+            of_fit = draw_fit()
             if is_normal(of_fit, method):
                 # A normal posterior needs no network, nor the tails of the untrained one.
                 _record(history, of_fit)
@@ -320,8 +331,10 @@ def _train_rounds(
             buffer = (buffer or [moved] * (method.num_buffered - 1)) + [moved]
             buffer = buffer[-method.num_buffered :]
             done = np.array([len(history.losses), annealed], np.int32)
+            if factors is None and method.num_outer(target.dim):
+                factors = outer_factors(of_fit or draw_fit())
             state, losses = improve(
-                density, flow, method, state, tuple(buffer), teacher, key_improve, done
+                density, flow, method, state, tuple(buffer), teacher, key_improve, done, factors
             )
             history.acceptance.append(float(moved.acceptance))
             history.losses.extend(np.asarray(losses, float).tolist())
@@ -333,9 +346,8 @@ def _train_rounds(
                 break
             leaves, so_far = jax.tree.leaves(state), copy.deepcopy(history)
             kept = (best[0], jax.tree.leaves(best[1]))
-            journal.note(
-                "rounds", _AfterRound(i + 1, leaves, step_size, buffer, annealed, kept, so_far)
-            )
+            after = _AfterRound(i + 1, leaves, step_size, buffer, annealed, kept, factors, so_far)
+            journal.note("rounds", after)
         if history.losses:
             # What the last updates have led to, on fresh draws.
             key_last = jax.random.fold_in(key_rounds, 2**31)

@@ -51,11 +51,12 @@ def improve(
     teacher: Any,
     rng_key: jax.Array,
     done: jax.Array | np.ndarray,
+    outer_factors: jax.Array | None,
 ) -> tuple[State, jax.Array]:
     """One round of optimiser steps.
 
     `done` holds the optimiser steps and the rounds of annealing before it; the latter are negative
-    before they begin.
+    before they begin. `outer_factors` is what `Method.batch` takes.
     """
     num_done, annealed = done
     points = jax.tree.map(
@@ -71,7 +72,15 @@ def improve(
     def update(state: State, i: jax.Array) -> tuple[State, jax.Array]:
         key = jax.random.fold_in(rng_key, i)
         batch = method.batch(
-            density, flow, state.params, state.average, points, teacher, num_done + i, key
+            density,
+            flow,
+            state.params,
+            state.average,
+            points,
+            teacher,
+            num_done + i,
+            key,
+            outer_factors,
         )
 
         def loss(params: Params) -> jax.Array:

@@ -125,6 +125,7 @@ class Method:
         teacher: Any,
         update: jax.Array,
         rng_key: jax.Array,
+        outer_factors: jax.Array | None = None,
     ) -> Any:
         """What one optimiser step sees; traced.
 
@@ -137,8 +138,14 @@ class Method:
             teacher: the trained sampler of the method's `teacher`, if it has one.
             update: optimiser steps before this one, `()`.
             rng_key: for this step.
+            outer_factors: where outer points lie, `(2, dim, dim)`, see `training.outer`; None where
+                the method asks for none.
         """
         raise NotImplementedError
+
+    def num_outer(self, dim: int) -> int:
+        """How many points of a batch are further out than draws of the base; even."""
+        return 0
 
     @property
     def recentres(self) -> bool:

@@ -62,6 +62,7 @@ class CDDS(DiffusionMethod):
         teacher: Any,
         update: jax.Array,
         rng_key: jax.Array,
+        outer_factors: jax.Array | None = None,
     ) -> DistillationBatch:
         """Points of incomplete trajectories of the teacher."""
         key_start, key_times = jax.random.split(rng_key)

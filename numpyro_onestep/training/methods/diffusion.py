@@ -147,6 +147,7 @@ class DiffusionMethod(Method):
         teacher: Any,
         update: jax.Array,
         rng_key: jax.Array,
+        outer_factors: jax.Array | None = None,
     ) -> Any:
         """Paths under the current parameters, with the numbers that made them."""
         key_normal, key_uniform, key_probe = jax.random.split(rng_key, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -32,10 +31,7 @@ from numpyro_onestep.training.skewness import ridges
 # Newton steps per block for the preimages of a batch: points that they leave too far off are left
 # out.
 _NEWTON_STEPS = 2
-# Where the outer half of a batch lies: its squared norms are that many standard deviations of those
-# of the base larger on average. So far out are the extremes of thousands of draws; in fewer
-# dimensions they would be still further out, where no draw ever is, at the expense of the bulk.
-_OUTER_DISTANCE = 2.0
+# In fewer dimensions outer points would be where no draw ever is, at the expense of the bulk.
 _MIN_OUTER_DIM = 3
 # Root mean square of a step in a matrix, where that of Adam is about one; and the least number of
 # singular directions for which it is taken.
@@ -100,6 +96,10 @@ class ResampleMove(Method):
         can_bend = isinstance(network, GatedResidualNetwork) and network.num_ridges > 0
         return _START_BATCHES if can_bend and _MIN_SKEWED_DIM <= dim <= _MAX_SKEWED_DIM else 0
 
+    def num_outer(self, dim: int) -> int:
+        """Half of the fresh draws."""
+        return 2 * (self.batch_size // 4) if dim >= _MIN_OUTER_DIM else 0
+
     def starts(self, params: Params, base: np.ndarray, score: np.ndarray) -> list[Params]:
         """Maps that have the skewness of the posterior, to first order, or a part of it.
 
@@ -148,6 +148,7 @@ class ResampleMove(Method):
         teacher: Any,
         update: jax.Array,
         rng_key: jax.Array,
+        outer_factors: jax.Array | None = None,
     ) -> TrainingBatch:
         """Fresh draws with their scores, half of them further out, and moved points with theirs."""
         # Two calls for all random numbers of the step: each call costs half a second to compile.
@@ -155,10 +156,10 @@ class ResampleMove(Method):
         num, dim, dtype = self.batch_size, flow.dim, density.affine.mean.dtype
         base, noise = jax.random.normal(key_normal, (2, num, dim), dtype)
         which, jitter, uniform = jax.random.uniform(key_uniform, (3, num), dtype)
-        # Squared norms have the mean dim and the variance 2 dim.
-        further = math.sqrt(1.0 + _OUTER_DISTANCE * math.sqrt(2.0 / dim))
-        inner = num - num // 2 if dim >= _MIN_OUTER_DIM else num
-        base = base.at[inner:].multiply(further)
+        inner = num - self.num_outer(dim)
+        if outer_factors is not None:
+            halves = base[inner:].reshape(len(outer_factors), -1, dim) @ outer_factors
+            base = base.at[inner:].set(halves.reshape(-1, dim))
         blocks = flow.steps(params)
         image = jax.vmap(flows.apply, in_axes=(None, 0))(blocks, base)
         _, score = value_and_score(density.target, density.affine, image)

@@ -1,0 +1,85 @@
+"""Where points of training lie that are further out than draws of the base."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from numpyro_onestep.training import Draws
+from numpyro_onestep.training.outer import funnel_axes, outer_factors
+
+NUM = 2000
+
+
+def funnel(z):
+    """Ten coordinates, the scale of the first nine falls with the last one."""
+    scale = jnp.exp(0.5 * z[-1])
+    return -0.5 * (z[-1] ** 2 + ((z[:-1] / scale) ** 2).sum()) - (len(z) - 1) * jnp.log(scale)
+
+
+def student(z):
+    """The same in all directions, and heavier in the tails than a normal."""
+    return -0.5 * (len(z) + 5.0) * jnp.log1p((z**2).sum() / 5.0)
+
+
+def normal(z):
+    """What the fit says it is."""
+    return -0.5 * (z**2).sum()
+
+
+def draws_of_fit(log_density, dim, *, basis=None, seed=0):
+    base = jax.random.normal(jax.random.key(seed), (NUM, dim))
+    basis = jnp.eye(dim) if basis is None else basis
+    value, score = jax.vmap(jax.value_and_grad(lambda z: log_density(basis.T @ z)))(base)
+    none = jnp.zeros(NUM)
+    return Draws(base, base, value, score, none, none + 1.0)
+
+
+def axes_of(draws):
+    return funnel_axes(np.asarray(draws.base, float), np.asarray(draws.score, float))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_axis_of_a_funnel_is_found_in_any_basis(seed):
+    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(10, 10)))[0]
+    axes = axes_of(draws_of_fit(funnel, 10, basis=basis, seed=seed))
+    assert axes.shape[1] >= 1
+    np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-6)
+    assert abs(axes[:, 0] @ basis[:, -1]) > 0.9
+
+
+@pytest.mark.parametrize(("log_density", "dim"), [(normal, 20), (student, 20), (student, 300)])
+def test_what_is_the_same_in_all_directions_has_no_axis(log_density, dim):
+    found = [axes_of(draws_of_fit(log_density, dim, seed=seed)).shape[1] for seed in range(10)]
+    # One candidate in seven hundred is beyond three standard errors by chance.
+    assert sum(found) <= 2
+
+
+def test_outer_points_lie_furthest_along_the_axis():
+    draws = draws_of_fit(funnel, 10)
+    everywhere, along = outer_factors(draws)
+    assert everywhere.dtype == along.dtype == draws.base.dtype
+    # Squared norms have the mean 10 and the sd 20^0.5; these are larger by two such sds.
+    further = (1.0 + 2.0 * 20**0.5 / 10.0) ** 0.5
+    np.testing.assert_allclose(everywhere, further * np.eye(10), rtol=1e-6)
+    np.testing.assert_allclose(along, along.T, atol=1e-6)
+    scales, axes = np.linalg.eigh(along)
+    num = axes_of(draws).shape[1]
+    np.testing.assert_allclose(scales[-num:], 2.0, rtol=1e-5)
+    np.testing.assert_allclose(scales[:-num], further, rtol=1e-5)
+    assert np.abs(axes[-1, -num:]).max() > 0.9
+
+
+def test_few_dimensions_have_no_axes():
+    everywhere, along = outer_factors(draws_of_fit(funnel, 8))
+    np.testing.assert_array_equal(everywhere, along)
+
+
+def test_unknown_gradients_do_not_count():
+    draws = draws_of_fit(funnel, 10)
+    some = draws.score.at[::7].set(jnp.nan)
+    assert abs(axes_of(draws._replace(score=some))[-1, 0]) > 0.9
+    everywhere, along = outer_factors(draws._replace(score=draws.score * jnp.nan))
+    np.testing.assert_array_equal(everywhere, along)
