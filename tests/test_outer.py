@@ -72,9 +72,10 @@ def test_outer_points_lie_furthest_along_the_axis():
     assert np.abs(axes[-1, -num:]).max() > 0.9
 
 
-def test_few_dimensions_have_no_axes():
-    everywhere, along = outer_factors(draws_of_fit(funnel, 8))
-    np.testing.assert_array_equal(everywhere, along)
+def test_few_dimensions_and_components_have_no_axes():
+    for dim, whole in ((8, True), (10, False)):
+        everywhere, along = outer_factors(draws_of_fit(funnel, dim), may_have_axes=whole)
+        np.testing.assert_array_equal(everywhere, along)
 
 
 def test_unknown_gradients_do_not_count():

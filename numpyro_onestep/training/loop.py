@@ -22,6 +22,7 @@ from flax import struct
 
 from numpyro_onestep import flow as flows
 from numpyro_onestep.compilation import cancel
+from numpyro_onestep.exploration import Component
 from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
@@ -332,7 +333,8 @@ def _train_rounds(
             buffer = buffer[-method.num_buffered :]
             done = np.array([len(history.losses), annealed], np.int32)
             if factors is None and method.num_outer(target.dim):
-                factors = outer_factors(of_fit or draw_fit())
+                whole = not isinstance(target, Component)
+                factors = outer_factors(of_fit or draw_fit(), may_have_axes=whole)
             state, losses = improve(
                 density, flow, method, state, tuple(buffer), teacher, key_improve, done, factors
             )

@@ -33,19 +33,23 @@ _MIN_STRENGTH, _MIN_ERRORS = 0.3, 3.0
 _MAX_QUANTILE = 0.99
 
 
-def outer_factors(of_fit: Draws) -> np.ndarray:
+def outer_factors(of_fit: Draws, *, may_have_axes: bool = True) -> np.ndarray:
     """Linear maps that take draws of the base to outer points, symmetric, `(2, dim, dim)`.
 
     The second one is for those along the axes; the first one again where there are none.
 
     Args:
         of_fit: draws of the Gaussian fit itself, with gradients of the target.
+        may_have_axes: whether axes are looked for. Not for one component of several: on the way to
+            another one its residuals grow too, where it ends.
     """
     base, score = (np.asarray(part, np.float64) for part in (of_fit.base, of_fit.score))
     dim = base.shape[1]
     # Squared norms have the mean dim and the variance 2 dim.
     further = math.sqrt(1.0 + _DISTANCE * math.sqrt(2.0 / dim))
-    axes = funnel_axes(base, score) if dim >= _MIN_AXIS_DIM else np.zeros((dim, 0))
+    axes = np.zeros((dim, 0))
+    if may_have_axes and dim >= _MIN_AXIS_DIM:
+        axes = funnel_axes(base, score)
     everywhere = further * np.eye(dim)
     along = everywhere + (_AXIS_SCALE - further) * axes @ axes.T
     return np.stack([everywhere, along]).astype(of_fit.base.dtype)
