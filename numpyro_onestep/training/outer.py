@@ -23,9 +23,10 @@ from numpyro_onestep.training.draws import Draws
 # average. So far out are the extremes of thousands of draws.
 _DISTANCE = 2.0
 # Standard deviation along the axis of a funnel: one point in ten is where the extremes of thousands
-# of draws are, and few are beyond. In fewer dimensions outer points are about as far out anyway.
+# of draws are, and few are beyond. In fewer dimensions, where outer points are about as far out
+# anyway, points along the axis are so at the expense of the bulk.
 _AXIS_SCALE = 2.0
-_MIN_AXIS_DIM = 9
+_MIN_AXIS_DIM = 16
 _MAX_AXES = 4
 # Least eigenvalue of an axis, in itself and in standard errors, by draws that did not choose it.
 _MIN_STRENGTH, _MIN_ERRORS = 0.3, 3.0
