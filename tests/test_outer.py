@@ -58,18 +58,18 @@ def test_what_is_the_same_in_all_directions_has_no_axis(log_density, dim):
 
 
 def test_outer_points_lie_furthest_along_the_axis():
-    draws = draws_of_fit(funnel, 20)
+    draws = draws_of_fit(funnel, 16)
     everywhere, along = outer_factors(draws)
     assert everywhere.dtype == along.dtype == draws.base.dtype
-    # Squared norms have the mean 20 and the sd 40^0.5; these are larger by two such sds.
-    further = (1.0 + 2.0 * 40**0.5 / 20.0) ** 0.5
-    np.testing.assert_allclose(everywhere, further * np.eye(20), rtol=1e-6)
+    # Squared norms have the mean 16 and the sd 32^0.5; these are larger by two such sds.
+    further = (1.0 + 2.0 * 32**0.5 / 16.0) ** 0.5
+    np.testing.assert_allclose(everywhere, further * np.eye(16), rtol=1e-6)
     np.testing.assert_allclose(along, along.T, atol=1e-6)
     scales, axes = np.linalg.eigh(along)
     num = axes_of(draws).shape[1]
     np.testing.assert_allclose(scales[-num:], 2.0, rtol=1e-5)
     np.testing.assert_allclose(scales[:-num], further, rtol=1e-5)
-    assert np.abs(axes[-1, -num:]).max() > 0.9
+    assert np.abs(axes[-1, -num:]).max() > 0.8
 
 
 def test_few_dimensions_and_components_have_no_axes():
@@ -79,8 +79,8 @@ def test_few_dimensions_and_components_have_no_axes():
 
 
 def test_unknown_gradients_do_not_count():
-    draws = draws_of_fit(funnel, 20)
+    draws = draws_of_fit(funnel, 16)
     some = draws.score.at[::7].set(jnp.nan)
-    assert abs(axes_of(draws._replace(score=some))[-1, 0]) > 0.9
+    assert abs(axes_of(draws._replace(score=some))[-1, 0]) > 0.8
     everywhere, along = outer_factors(draws._replace(score=draws.score * jnp.nan))
     np.testing.assert_array_equal(everywhere, along)
