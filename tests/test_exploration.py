@@ -107,7 +107,7 @@ def without_prior_of_a_scale():
     numpyro.factor("f", dist.Gamma(3.0).log_prob(numpyro.sample("x", scale)))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_rounding_errors_are_no_mode(seed):
     """Beyond a concentration of 1e6 the density in single precision is tens of nats too high."""
     target = build_target(jax.random.key(0), counts, (COUNTS,))
@@ -178,13 +178,25 @@ def test_survey(target):
     assert len(np.unique(drawn.points, axis=0)) == 2**18
 
 
-def test_survey_of_an_expensive_model_is_small():
+@pytest.fixture(scope="module")
+def expensive():
+    """A model of 20,000 observations, and its survey."""
     y = np.random.default_rng(0).normal(size=(20_000, 3))
     target = build_target(jax.random.key(0), many_data, (y,))
-    drawn = survey.survey(target, target.initial_points(jax.random.key(0), 64), jax.random.key(1))
+    starts = target.initial_points(jax.random.key(0), 64)
+    return y, target, survey.survey(target, starts, jax.random.key(1))
+
+
+def test_survey_of_an_expensive_model_is_small(expensive):
+    _, target, drawn = expensive
     cost = survey.values_computed(_drawing(target))
     assert len(drawn.points) == 1024 * (2**29 // cost or 1)
     assert 1024 <= len(drawn.points) <= 4096
+
+
+@pytest.mark.slow
+def test_tempering_of_an_expensive_model_is_short(expensive):
+    y, target, drawn = expensive
     # Sweeps of half of the 1024 particles.
     particles = temper(target, drawn, jax.random.key(2))
     assert particles.temperature == 1.0 and len(particles.points) == 1024
