@@ -22,7 +22,6 @@ from flax import struct
 
 from numpyro_onestep import flow as flows
 from numpyro_onestep.compilation import cancel
-from numpyro_onestep.exploration import Component
 from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Density
@@ -39,7 +38,7 @@ from numpyro_onestep.training.moves import (
     move,
     training_settings,
 )
-from numpyro_onestep.training.outer import outer_factors
+from numpyro_onestep.training.outer import funnel_axes, may_have_axes, outer_factors
 from numpyro_onestep.training.start import best_start
 from numpyro_onestep.training.updates import begin, improve, map_of
 
@@ -333,8 +332,10 @@ def _train_rounds(
             buffer = buffer[-method.num_buffered :]
             done = np.array([len(history.losses), annealed], np.int32)
             if factors is None and method.num_outer(target.dim):
-                whole = not isinstance(target, Component)
-                factors = outer_factors(of_fit or draw_fit(), may_have_axes=whole)
+                axes = np.zeros((target.dim, 0))
+                if may_have_axes(target):
+                    axes = funnel_axes(of_fit or draw_fit())
+                factors = outer_factors(axes).astype(affine.mean.dtype)
             state, losses = improve(
                 density, flow, method, state, tuple(buffer), teacher, key_improve, done, factors
             )

@@ -17,6 +17,8 @@ import math
 
 import numpy as np
 
+from numpyro_onestep.exploration import Component
+from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import Draws
 
 # Squared norms of outer points are that many standard deviations of those of the base larger on
@@ -34,39 +36,39 @@ _MIN_STRENGTH, _MIN_ERRORS = 0.3, 3.0
 _MAX_QUANTILE = 0.99
 
 
-def outer_factors(of_fit: Draws, *, may_have_axes: bool = True) -> np.ndarray:
+def may_have_axes(target: Target) -> bool:
+    """Whether axes are looked for.
+
+    Not for one component of several: on the way to another one its residuals grow too, where it
+    ends.
+    """
+    return target.dim >= _MIN_AXIS_DIM and not isinstance(target, Component)
+
+
+def outer_factors(axes: np.ndarray) -> np.ndarray:
     """Linear maps that take draws of the base to outer points, symmetric, `(2, dim, dim)`.
 
-    The second one is for those along the axes; the first one again where there are none.
-
-    Args:
-        of_fit: draws of the Gaussian fit itself, with gradients of the target.
-        may_have_axes: whether axes are looked for. Not for one component of several: on the way to
-            another one its residuals grow too, where it ends.
+    The second one is for those along the axes, `(dim, num)`; the first one again without any.
     """
-    base, score = (np.asarray(part, np.float64) for part in (of_fit.base, of_fit.score))
-    dim = base.shape[1]
+    dim = len(axes)
     # Squared norms have the mean dim and the variance 2 dim.
     further = math.sqrt(1.0 + _DISTANCE * math.sqrt(2.0 / dim))
-    axes = np.zeros((dim, 0))
-    if may_have_axes and dim >= _MIN_AXIS_DIM:
-        axes = funnel_axes(base, score)
     everywhere = further * np.eye(dim)
     along = everywhere + (_AXIS_SCALE - further) * axes @ axes.T
-    return np.stack([everywhere, along]).astype(of_fit.base.dtype)
+    return np.stack([everywhere, along])
 
 
-def funnel_axes(base: np.ndarray, score: np.ndarray) -> np.ndarray:
+def funnel_axes(of_fit: Draws) -> np.ndarray:
     """Orthonormal directions `(dim, num)` along which a posterior departs from its fit ever more.
 
     Half of the draws say which directions, the other half how strong each is: the largest
     eigenvalue of a sample is large wherever there are many dimensions.
 
     Args:
-        base: draws from N(0, I), `(n, dim)`.
-        score: gradients of the target's log-density there, in the coordinates of the fit.
+        of_fit: draws of the Gaussian fit itself, with gradients of the target.
     """
-    num, dim = base.shape
+    base, score = (np.asarray(part, np.float64) for part in (of_fit.base, of_fit.score))
+    dim = base.shape[1]
     residual = ((base + score) ** 2).sum(axis=1)
     known = np.isfinite(residual)
     if known.sum() < 4:
