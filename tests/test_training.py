@@ -10,6 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from scipy.stats import genpareto
 
 from numpyro_onestep.importance import ess
 from numpyro_onestep.preconditioner import Affine
@@ -17,7 +18,7 @@ from numpyro_onestep.target import build_target
 from numpyro_onestep.training import Draws, ResampleMove, draw, move, train
 from numpyro_onestep.training.budget import Budget
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
-from numpyro_onestep.training.enough import targets
+from numpyro_onestep.training.enough import is_normal, targets
 from numpyro_onestep.training.moves import move_settings, training_settings
 
 
@@ -237,6 +238,19 @@ def test_nothing_to_train_where_the_posterior_is_normal():
     steps = sampler.components[0].steps(target, 1)
     draws = draw(target, sampler.components[0].affine, steps, jax.random.key(3), 400)
     assert np.abs(np.asarray(draws.log_weight)).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "shape, scale, enough", [(0.0, 0.03, True), (0.8, 5e-4, False), (0.8, 1e-4, True)]
+)
+def test_a_fit_with_a_heavy_tail_needs_training(shape, scale, enough):
+    """Weights worth 99.5 % of their number, whose tail has a variance, has none, or is tiny."""
+    quantile = (np.arange(2000) + 0.5) / 2000
+    weight = 1.0 + scale * genpareto(shape).ppf(quantile)
+    zeros = np.zeros((2000, 1))
+    draws = Draws(zeros, zeros, np.log(weight), zeros, zeros[:, 0], zeros[:, 0] + 1.0)
+    assert weight.mean() ** 2 / (weight**2).mean() > 0.995 and weight.max() < 1.5 * weight.mean()
+    assert is_normal(draws, dataclasses.replace(SETTINGS, target_ess=0.95)) == enough
 
 
 def test_what_was_trained_is_kept_where_it_serves():

@@ -1,7 +1,8 @@
 """Everything that the verdict draws on, in one place."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..importance import Evidence
@@ -40,6 +41,8 @@ class Checks:
         in_double: whether the log-density had to be computed in double precision.
         imprecise_share: share of the weight of the draws, in [0, 1], that single precision has
             made up, at the least.
+        undefined_sites: share of the draws with a known weight, in (0, 1], in which a deterministic
+            site is NaN, by name of the site.
         stopped_early: why training ended before its time, such as "interrupted", or "".
         training_diverged: training or its density went to infinity and did not come back.
     """
@@ -63,6 +66,7 @@ class Checks:
     undefined_share: float = 0.0
     in_double: bool = False
     imprecise_share: float = 0.0
+    undefined_sites: Mapping[str, float] = field(default_factory=dict)
     stopped_early: str = ""
     training_diverged: bool = False
 

@@ -274,7 +274,7 @@ class OneStepInference(Finished):
                 warm=warm,
             )
         sampled = time.perf_counter()
-        fit = Fit(target, trained, history, chunk, args, kwargs)
+        fit = Fit(trained.in_precision(target), trained, history, chunk, args, kwargs)
         try:
             run = finish(
                 fit,

@@ -162,6 +162,8 @@ def finish(
         deadline=deadline,
     )
     found = checks.one_step
+    samples = target.constrain(draws.x)
+    checks = dataclasses.replace(checks, undefined_sites=_undefined(samples, draws.log_weight))
     chains = _arrange(
         posterior,
         host_generator(key_check),
@@ -183,7 +185,7 @@ def finish(
     return Run(
         fit=fit,
         draws=draws,
-        samples=target.constrain(draws.x),
+        samples=samples,
         psis_log_weight=weighed.psis_log_weight,
         trace_log_weight=trace_log_weight,
         indices=chains.indices,
@@ -212,6 +214,16 @@ def finish(
 
 def _num_proposals(num_chains: int, num_samples: int, posterior: Posterior) -> int:
     return num_chains * num_samples * (1 if posterior == "weighted" else _PROPOSALS_PER_DRAW)
+
+
+def _undefined(samples: dict[str, np.ndarray], log_weight: np.ndarray) -> dict[str, float]:
+    """Share of the draws that have a weight in which a site is NaN, for sites where any is."""
+    known = np.isfinite(log_weight)
+    found = {}
+    for name, values in samples.items():
+        if values.dtype.kind == "f" and known.any():
+            found[name] = float(np.isnan(values[known].reshape(known.sum(), -1)).any(1).mean())
+    return {name: share for name, share in found.items() if share > 0.0}
 
 
 def _few_step_stats(checks: Checks, *, shown: bool) -> dict[str, float]:

@@ -19,7 +19,7 @@ from numpyro.infer import initialization
 from numpyro_onestep import storage
 from numpyro_onestep.inference.run import Fit, Run
 from numpyro_onestep.inference_data import from_plain, to_plain
-from numpyro_onestep.target import Target, build_target, in_double, log_density_at
+from numpyro_onestep.target import Target, build_target, log_density_at
 
 _KIND = "OneStepInference"
 # What is not an option of the inference but made by a run, the model's own code, or the place of a
@@ -98,11 +98,10 @@ def load_state(
         arguments = content["arguments"]
     strategy = _strategy(content["init_strategy"])
     run_fields = content["run"]
-    target = _target(model, arguments, strategy, content)
+    target = content["fit"]["trained"].in_precision(_target(model, arguments, strategy, content))
     if run_fields is not None:
         # In the user's coordinates, which the draws are in, and in the precision of the run.
-        wide = content["fit"]["trained"].in_double
-        _check_density(in_double(target) if wide else target, run_fields["draws"])
+        _check_density(target, run_fields["draws"])
     fit = Fit(target=target, args=arguments[0], kwargs=arguments[1], **content["fit"])
     return {
         **content["options"],

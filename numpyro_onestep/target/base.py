@@ -9,9 +9,12 @@ so the evidence `Z = \int gamma(x) dx` is `p(y)` whenever the model is normalise
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -22,7 +25,7 @@ from numpyro.infer.util import unconstrain_fn
 
 from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target import initial, prior
-from numpyro_onestep.target.arguments import named_arrays, refill_arguments
+from numpyro_onestep.target.arguments import is_floating_array, named_arrays, refill_arguments
 from numpyro_onestep.target.normalisation import Evidence, classify
 from numpyro_onestep.target.observation import Flags, observe
 from numpyro_onestep.target.program import Program, Sites, float_dtype
@@ -51,8 +54,8 @@ class Target:
         evidence: whether `Z` is p(y) ("normalised"), something else of interest ("noted"), or
             meaningless ("refused").
         evidence_note: sentences saying why, naming the sites; empty for "normalised".
-        in_double: whether the log-density is computed in double precision in any case; points and
-            values are in the default one all the same.
+        in_double: whether whatever the model says is computed in double precision in any case;
+            points and values are in the default one all the same.
     """
 
     data: tuple[jax.Array, ...]
@@ -83,13 +86,29 @@ class Target:
         """
         if not self.in_double:
             return self.program.log_density(self.data, x)
-        with jax.enable_x64(True):  # noqa: FBT003 - it takes no keyword.
-            data, wide = jax.tree.map(_widened, (self.data, x))
-            return self.program.log_density(data, wide).astype(x.dtype)
+        return _log_density_in_double(self.program, self.data, x)
 
     def constrain_one(self, x: jax.Array) -> Sites:
         """Constrained and deterministic sites at one point `(dim,)`; for use inside `jit`."""
-        return self.program.constrain(self.data, x)
+        return self.sites_of(lambda target, x: target.program.constrain(target.data, x), x)
+
+    def sites_of(self, function: Callable[[Target, jax.Array], Sites], x: jax.Array) -> Sites:
+        """`function(target, x)` in the precision of the target, in dtypes of the default one."""
+        if not self.in_double:
+            return function(self, x)
+        narrow = jax.eval_shape(function, self, x)
+        with self.precision():
+            data, wide = self.widened((self.data, x))
+            found = function(dataclasses.replace(self, data=data), wide)
+            return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, narrow)
+
+    def precision(self) -> AbstractContextManager[None]:
+        """The context in which the model is run: under x64 where it has to be."""
+        return _double_precision() if self.in_double else contextlib.nullcontext()
+
+    def widened(self, tree: Any) -> Any:
+        """For use in that context: a pytree with its arrays of reals in the precision of it."""
+        return jax.tree.map(_widened, tree) if self.in_double else tree
 
     @property
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -262,9 +281,44 @@ def _unconstrain(target: Target, sites: Sites) -> jax.Array:
     return jax.vmap(one)(sites)
 
 
-def _widened(leaf: jax.Array) -> jax.Array:
-    is_real = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-    return jax.lax.convert_element_type(leaf, jnp.float64) if is_real else leaf
+def _double_precision() -> AbstractContextManager[None]:
+    return jax.enable_x64(True)  # noqa: FBT003 - it takes no keyword.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _log_density_in_double(
+    program: Program, data: tuple[jax.Array, ...], x: jax.Array
+) -> jax.Array:
+    """The gradient that JAX makes by itself leaves the context, and narrows products on its way."""
+    with _double_precision():
+        return _widely(program, data, x)
+
+
+def _widely(program: Program, data: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
+    data, wide = jax.tree.map(_widened, (data, x))
+    return program.log_density(data, wide).astype(x.dtype)
+
+
+def _forward(
+    program: Program, data: tuple[jax.Array, ...], x: jax.Array
+) -> tuple[jax.Array, Callable[[jax.Array], tuple[Any, ...]]]:
+    with _double_precision():
+        return jax.vjp(functools.partial(_widely, program), data, x)
+
+
+def _backward(
+    program: Program, pull_back: Callable[[jax.Array], tuple[Any, ...]], cotangent: jax.Array
+) -> tuple[Any, ...]:
+    del program
+    with _double_precision():
+        return pull_back(cotangent)
+
+
+_log_density_in_double.defvjp(_forward, _backward)
+
+
+def _widened(leaf: Any) -> Any:
+    return jnp.asarray(leaf, jnp.float64) if is_floating_array(leaf) else leaf
 
 
 def _same_values(a: np.ndarray, b: np.ndarray) -> bool:

@@ -88,4 +88,4 @@ def _prior(target: Target, x: jax.Array) -> dict[str, jax.Array]:
 
 @compiled(static_argnums=0)
 def _many(one: _One, target: Target, x: jax.Array) -> dict[str, jax.Array]:
-    return jax.vmap(one, in_axes=(None, 0))(target, x)
+    return jax.vmap(lambda point: target.sites_of(one, point))(x)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from numpyro.infer import Predictive
@@ -27,9 +28,10 @@ def prior_draws(target: Target, rng_key: jax.Array, num: int) -> tuple[Arrays, A
     Raises:
         NotImplementedError: NumPyro's own, for a site without a proper prior.
     """
-    args, kwargs = target.arguments
-    drawn = Predictive(Simulated(_model(target)), num_samples=num)(rng_key, *args, **kwargs)
-    sites = {name: np.asarray(value) for name, value in drawn.items() if value.size}
+    with target.precision():
+        args, kwargs = target.widened(target.arguments)
+        drawn = Predictive(Simulated(_model(target)), num_samples=num)(rng_key, *args, **kwargs)
+    sites = {name: _narrowed(value) for name, value in drawn.items() if value.size}
     observed = set(target.observed_data)
     return (
         {name: value for name, value in sites.items() if name not in observed},
@@ -61,10 +63,21 @@ def predictive_draws(
     Raises:
         NotImplementedError: for discrete latent sites that NumPyro cannot draw given the data.
     """
+    with target.precision():
+        drawn = _drawn(target, rng_key, samples, arguments)
+    return {name: _narrowed(value) for name, value in drawn.items()}
+
+
+def _drawn(
+    target: Target,
+    rng_key: jax.Array,
+    samples: dict[str, Any],
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] | None,
+) -> dict[str, jax.Array]:
     key_discrete, key_new = jax.random.split(rng_key)
-    latent = {name: samples[name] for name in target.program.constrained_shapes}
+    latent = {name: target.widened(samples[name]) for name in target.program.constrained_shapes}
     model = _model(target)
-    args, kwargs = target.arguments if arguments is None else arguments
+    args, kwargs = target.widened(target.arguments if arguments is None else arguments)
     if target.enumerates and arguments is None:
         discrete = _discrete_sites(target)
         infer = Predictive(model, latent, infer_discrete=True)
@@ -78,8 +91,7 @@ def predictive_draws(
             ) from error
         latent |= {name: value for name, value in inferred.items() if name in discrete}
     names = list(target.observed_data)
-    drawn = Predictive(Simulated(model), latent, return_sites=names)(key_new, *args, **kwargs)
-    return {name: np.asarray(value) for name, value in drawn.items()}
+    return Predictive(Simulated(model), latent, return_sites=names)(key_new, *args, **kwargs)
 
 
 def constant_arrays(target: Target, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Arrays:
@@ -116,6 +128,14 @@ def given_observations(target: Target) -> Callable[[dict[str, Any]], Any]:
         return handlers.condition(model, data=observed)(*args, **kwargs)
 
     return conditioned
+
+
+def _narrowed(value: jax.Array) -> np.ndarray:
+    """On the host, in the default precision, whatever it was computed in."""
+    array = np.asarray(value)
+    kind = {"f": float, "i": int, "c": complex}.get(array.dtype.kind)
+    wide = kind is not None and array.dtype == np.dtype(kind)
+    return array.astype(jnp.result_type(kind)) if wide else array
 
 
 def _model(target: Target) -> Any:

@@ -82,7 +82,10 @@ class TrainedMixture:
 
     def coordinates(self, target: Target) -> Target:
         """The user's target in the coordinates of the samplers, and in their precision."""
-        target = recentred(target, self.centredness)
+        return self.in_precision(recentred(target, self.centredness))
+
+    def in_precision(self, target: Target) -> Target:
+        """The user's target in the precision that the exploration found it to need."""
         return in_double(target) if self.in_double else target
 
     def target(self, target: Target, label: int) -> Target:

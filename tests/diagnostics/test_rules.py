@@ -118,6 +118,9 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
     "rounded a little": ({"imprecise_share": 0.005}, USABLE, "precision", "enable_x64"),
     "in double": ({"in_double": True}, "reliable", "precision", "In single precision"),
     "undefined": ({"undefined_share": 0.5}, "reliable", "undefined", "NaN at 50 %"),
+    "undefined site": (
+        {"undefined_sites": {"root": 0.5}}, "reliable", "undefined sites", "'root' in 50 % of"
+    ),
     "standing still": (covered(move_correlation=0.99), USABLE, "witness", "hardly moved"),
 }  # fmt: skip
 

@@ -117,6 +117,20 @@ def test_double_precision():
     assert error <= 4.0 * stat(inference, "log_evidence_se") <= 0.05
 
 
+def test_a_site_that_is_undefined_is_named():
+    """Nobody sees it in the weights: the density is a number all the same."""
+
+    def model():
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.deterministic("root", jnp.sqrt(x))
+        numpyro.deterministic("square", x**2)
+
+    verdict = run(model).verdict
+    (reason,) = [reason for reason in verdict.reasons if "NaN" in reason]
+    assert "'root' in " in reason and "square" not in reason
+    assert verdict.label == "reliable"
+
+
 @pytest.mark.slow
 def test_calls_of_the_model_are_capped():
     """Tracing, not running: a loop over draws in Python would call the model thousands of times."""

@@ -11,13 +11,39 @@ import pytest
 from jax.scipy.special import gammaln
 
 from numpyro_onestep.exploration import explore
-from numpyro_onestep.target import build_target, can_be_double, in_double, rounding_errors
+from numpyro_onestep.target import (
+    build_target,
+    can_be_double,
+    in_double,
+    log_prior_by_site,
+    pointwise_log_likelihood,
+    predictive_draws,
+    prior_draws,
+    rounding_errors,
+)
 
 
 def cancelling():
     """`log Gamma(c + 1) - log Gamma(c) - log c` is zero for every c."""
     c = numpyro.sample("c", dist.LogNormal(0.0, 5.0))
     numpyro.factor("f", gammaln(c + 1.0) - gammaln(c) - jnp.log(c))
+
+
+def around_the_difference(y):
+    """The same difference, of which the observations are told."""
+    c = numpyro.sample("c", dist.LogNormal(0.0, 5.0))
+    zero = numpyro.deterministic("zero", gammaln(c + 1.0) - gammaln(c) - jnp.log(c))
+    numpyro.deterministic("digits", jnp.floor(jnp.log10(c)).astype(int))
+    numpyro.sample("y", dist.Normal(zero, 0.001), obs=y)
+
+
+def smooth():
+    """A smooth Gaussian process in white noise: its Cholesky factor needs double precision."""
+    scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    x = jnp.arange(11.0)
+    covariance = jnp.exp(-0.5 * (x[:, None] - x) ** 2 / (2.0 + scale) ** 2) + 1e-9 * jnp.eye(11)
+    white = numpyro.sample("white", dist.Normal(0.0, 1.0).expand([11]))
+    numpyro.sample("y", dist.Poisson(jnp.exp(jnp.linalg.cholesky(covariance) @ white)), obs=2.0)
 
 
 def large(y):
@@ -146,3 +172,43 @@ def test_data_keep_their_gradients_in_double_precision():
 
     (gradient,) = jax.grad(log_density)(target.data)
     np.testing.assert_allclose(gradient, [-2.0, -2.0, -2.0], rtol=1e-6)
+
+
+def test_all_that_the_model_says_is_in_double_precision():
+    """Sites, densities by site and predictions, where single precision is tens of units off."""
+    y = np.zeros(2, np.float32)
+    single = build_target(jax.random.key(0), around_the_difference, (y,))
+    target = in_double(single)
+    x = np.full((100, 1), 20.0, np.float32)
+    assert abs(single.constrain(x)["zero"][0]) > 1.0
+
+    sites = target.constrain(x)
+    np.testing.assert_allclose(sites["zero"], 0.0, atol=1e-4)
+    assert {n: v.dtype.name for n, v in sites.items()} == {
+        "c": "float32",
+        "digits": "int32",
+        "zero": "float32",
+    }
+    likelihood = pointwise_log_likelihood(target, x)["y"]
+    np.testing.assert_allclose(likelihood, np.log(1000.0 / np.sqrt(2.0 * np.pi)), atol=1e-2)
+    assert log_prior_by_site(target, x)["c"].shape == (100,)
+
+    drawn = predictive_draws(target, jax.random.key(1), sites)["y"]
+    assert drawn.dtype == np.float32 and drawn.shape == (100,)
+    assert 0.0005 < np.abs(drawn).max() < 0.01
+    latent, observed = prior_draws(target, jax.random.key(2), 1000)
+    assert np.abs(latent["zero"]).max() < 0.01 and latent["digits"].dtype == np.int32
+    assert 0.0005 < np.abs(observed["y"]).max() < 0.02
+    assert not jax.config.jax_enable_x64
+
+
+@pytest.mark.filterwarnings("error")
+def test_products_of_matrices_stay_in_double_precision_on_the_way_back():
+    """JAX narrowed them, and warned, where it went back outside the context."""
+    target = in_double(build_target(jax.random.key(0), smooth))
+    x = jnp.linspace(-1.0, 1.0, 12)
+    gradient = jax.jit(jax.grad(target.log_density))(x)
+    with jax.enable_x64(True):
+        wide = build_target(jax.random.key(0), smooth)
+        expected = jax.grad(wide.log_density)(jnp.asarray(x, float))
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-4)

@@ -58,7 +58,16 @@ def _imprecise(checks: Checks) -> str:
 def _in_double(checks: Checks) -> str:
     return (
         "In single precision the log-density is nats off in places that the prior allows, where"
-        " large terms cancel: it was computed in double precision, all else in single precision."
+        " large terms cancel: it was computed in double precision, the sampler in single precision."
+    )
+
+
+def _undefined_sites(checks: Checks) -> str:
+    shares = [f"'{name}' in {percent(x)}" for name, x in checks.undefined_sites.items()]
+    return (
+        f"Deterministic sites are NaN where the log-density is a number: {', '.join(shares)} of the"
+        " draws. Summaries and predictions from those sites are not to be had; look for a"
+        " difference, a root or a factorisation that fails there."
     )
 
 
@@ -158,6 +167,7 @@ WEIGHT_RULES = (
         _imprecise,
     ),
     Rule("precision", NOTE, lambda c: c.in_double, _in_double),
+    Rule("undefined sites", NOTE, lambda c: bool(c.undefined_sites), _undefined_sites),
     Rule("ess", UNRELIABLE, lambda c: not c.ess_count >= limits.MIN_USABLE_ESS, _ess_tiny),
     Rule("ess", USABLE, lambda c: not c.ess_count >= limits.MIN_RELIABLE_ESS, _ess_small),
     Rule(
