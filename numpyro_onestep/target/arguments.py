@@ -18,6 +18,10 @@ import numpy as np
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
+# Rounding of the data, relative to the difference between one value and the next, and to their
+# spread: with more than the first something is lost, with less than the second never.
+_MAX_ROUNDING, _NO_ROUNDING = 0.1, 1e-5
+
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
@@ -119,6 +123,57 @@ def refill_arguments(
                 "Build a new target instead."
             )
     return tuple(filled)
+
+
+def check_representable(model: Callable[..., Any], arguments: Arguments) -> None:
+    """Refuses arrays whose values JAX would change: it narrows them without a word.
+
+    Whole numbers that overflow are, and real ones whose rounding is of the size of the differences
+    between one value and the next: seconds since 1970, or measurements on top of a large constant.
+
+    Args:
+        model: for the names of its parameters in messages.
+        arguments: the pair (positional, keyword).
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for path, leaf in jax.tree_util.tree_flatten_with_path(arguments)[0]:
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iuf":
+            with np.errstate(over="ignore"):
+                narrow = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+            if problem := _lost(leaf, narrow):
+                raise ValueError(
+                    f"expected values of the argument {argument_name(model, path)} that single"
+                    f" precision can hold; got {problem}. Subtract a constant from them, change"
+                    " their unit, number labels from 0, or call `numpyro.enable_x64()` before"
+                    " anything else"
+                )
+
+
+def _lost(wide: np.ndarray, narrow: np.ndarray) -> str:
+    """What narrowing does to values, "" if nothing that matters."""
+    if wide.dtype == narrow.dtype or not wide.size:
+        return ""
+    if wide.dtype.kind in "iu":
+        changed = wide[narrow != wide]
+        return f"{changed[0]}, which {narrow.dtype} cannot" if changed.size else ""
+    known = np.isfinite(wide)
+    values = wide[known]
+    rounding = np.abs(values - narrow[known]).max(initial=0.0)
+    rows = wide.reshape(len(wide), -1) if wide.ndim else wide.reshape(1, 1)
+    with np.errstate(invalid="ignore"):
+        steps = np.abs(np.diff(rows, axis=0))
+    steps = steps[np.isfinite(steps) & (steps > 0.0)]
+    if not steps.size:
+        return ""
+    step = np.median(steps)
+    if rounding <= max(_MAX_ROUNDING * step, _NO_ROUNDING * np.std(values)):
+        return ""
+    return (
+        f"values around {np.median(np.abs(values)):.3g} that differ by about {step:.2g} from one to"
+        f" the next, and would be rounded by {rounding:.2g}"
+    )
 
 
 def _fitting_array(name: str, before: jax.Array, after: Any) -> jax.Array:

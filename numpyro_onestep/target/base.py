@@ -25,7 +25,12 @@ from numpyro.infer.util import unconstrain_fn
 
 from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target import initial, prior
-from numpyro_onestep.target.arguments import is_floating_array, named_arrays, refill_arguments
+from numpyro_onestep.target.arguments import (
+    check_representable,
+    is_floating_array,
+    named_arrays,
+    refill_arguments,
+)
 from numpyro_onestep.target.normalisation import Evidence, classify
 from numpyro_onestep.target.observation import Flags, observe
 from numpyro_onestep.target.program import Program, Sites, float_dtype
@@ -207,9 +212,11 @@ class Target:
 
         Raises:
             ValueError: if structure, shape or dtype of the arguments differ, if an argument changed
-                that the model uses as a constant, or if the density is finite nowhere.
+                that the model uses as a constant, if single precision cannot hold its values, or
+                if the density is finite nowhere.
         """
         program = self.program
+        check_representable(program.model, (args, kwargs))
         data = refill_arguments(program.model, self.data, program.skeleton, (args, kwargs))
         target = dataclasses.replace(self, data=data).classified()
         target.initial_points(jax.random.key(0), 1)

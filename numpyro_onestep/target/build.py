@@ -20,6 +20,7 @@ from numpyro.infer.util import initialize_model
 from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.arguments import (
     Arguments,
+    check_representable,
     is_array,
     is_floating_array,
     is_nothing,
@@ -59,12 +60,14 @@ def build_target(
         abstract arrays; otherwise they are constants of its program.
 
     Raises:
-        ValueError: without a continuous latent site, with a subsampled plate, or if no initial
-            point has a finite density and gradient (the message names the site).
+        ValueError: without a continuous latent site, with a subsampled plate, if no initial
+            point has a finite density and gradient (the message names the site), or for an array
+            whose values single precision cannot hold (the message names the argument).
         RuntimeError: NumPyro's own, for discrete latent sites without enumerable support.
         ImportError: for finite discrete latent sites without funsor.
     """
     arguments: Arguments = (tuple(model_args), dict(model_kwargs or {}))
+    check_representable(model, arguments)
     layout_key, numpyro_key, point_key = (jax.random.fold_in(rng_key, i) for i in range(3))
     abstract_trace = functools.partial(_abstract_trace, layout_key, model, arguments, init_strategy)
     abstract_trace(_check_sites)

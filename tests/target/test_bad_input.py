@@ -11,6 +11,7 @@ import pytest
 from numpyro.infer import init_to_value
 
 from numpyro_onestep.target import build_target
+from numpyro_onestep.target.arguments import check_representable
 
 KEY = jax.random.key(0)
 
@@ -175,3 +176,41 @@ def test_latent_site_of_another_shape(target):
 def test_no_points(target):
     with pytest.raises(ValueError, match="at least one initial point; got 0"):
         target.initial_points(KEY, 0)
+
+
+LOST = {
+    "offset": (1e7 + np.random.default_rng(0).normal(size=50), "rounded by 0.49"),
+    "seconds": (1.7e9 + np.arange(50.0), "differ by about 1 from one to the next"),
+    "tiny": (1e-50 * np.arange(50.0), "rounded by 4.9e-49"),
+    "large": (np.linspace(0.0, 1e39, 50), "rounded by inf"),
+    "whole": (np.full(50, 3_000_000_000), "3000000000, which int32 cannot"),
+}
+HELD = {
+    "normal": np.random.default_rng(1).normal(size=50),
+    "sorted": np.sort(np.random.default_rng(2).normal(size=100_000)),
+    "years": 1950.0 + np.arange(50.0),
+    "constant": np.full(50, 1e7 + 0.3),
+    "missing": np.array([np.nan, 1.0, np.inf, 2.5, 1e-9]),
+    "single": np.array(0.1),
+    "empty": np.zeros(0),
+    "counts": np.arange(50),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_data_that_single_precision_cannot_hold(name):
+    """JAX narrows them without a word; whole numbers overflow."""
+    x, message = LOST[name]
+    y = np.zeros(50)
+    with pytest.raises(ValueError, match=f"argument 'x' .*{message}.*enable_x64"):
+        build_target(KEY, regression, (x,), {"y": y})
+    target = build_target(KEY, regression, (np.ones(50, x.dtype),), {"y": y})
+    with pytest.raises(ValueError, match="argument 'x'"):
+        target.with_data(x, y=y)
+    with jax.enable_x64(True):
+        check_representable(regression, ((x,), {"y": y}))
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_data_that_single_precision_can_hold(name):
+    check_representable(regression, ((HELD[name],), {}))
