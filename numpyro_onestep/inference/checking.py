@@ -97,7 +97,7 @@ def measure(
     )
     log_evidence = weighed.evidence.log_evidence_known
     by_particles = particle_share(
-        mixture, parts, first, draws, num, key_particles, deadline=deadline
+        mixture, parts, first, draws, log_evidence, num, key_particles, deadline=deadline
     )
     by_rivals = rival_share(
         mixture.coordinates(target), mixture, parts, draws, log_evidence, num, key_rivals

@@ -39,6 +39,9 @@ NUM_MOVES = 20
 _WALKS = tuple(NUM_MOVES * 2**i for i in range(6))
 # Standard errors by which more must come back from out of reach than go there.
 _SETTLED = 2.0
+# Log-share of the evidence that is nothing, whatever the volume is off by; standard deviations by
+# which a log-density may lie below its mean.
+_LOG_NEGLIGIBLE, _SPREAD = -10.0, 3.0
 # Points that walk together, by particles that are kept.
 _WALKING_PER_PARTICLE = 2
 # Transitions of the points of a rival, which start where the sampler was not.
@@ -52,12 +55,16 @@ class Walk(NamedTuple):
         log_weight: that the sampler would give to them, `(n,)`.
         known: whether their preimage was found, `(n,)`.
         row: which point each was before, `(n,)`.
+        points: in the coordinates of the preconditioner, `(n, dim)`.
+        log_density: of the component there, `(n,)`.
         acceptance: share of accepted moves.
     """
 
     log_weight: np.ndarray
     known: np.ndarray
     row: np.ndarray
+    points: np.ndarray
+    log_density: np.ndarray
     acceptance: float
 
 
@@ -109,6 +116,8 @@ def walk_from(
         np.asarray(log_weight, np.float64) - part.log_share,
         np.asarray(known),
         rows[np.asarray(moved.ancestors)],
+        np.asarray(moved.points, np.float64),
+        np.asarray(moved.log_density, np.float64),
         float(moved.acceptance),
     )
     end = start._replace(image=moved.points, log_density=moved.log_density, score=moved.score)
@@ -118,12 +127,12 @@ def walk_from(
 def joined(walks: Sequence[Walk], label: np.ndarray) -> Walk:
     """The walks of all components, each without its repetitions."""
     sizes = [min(int(np.sum(label == label[walk.row[0]])), len(walk.row)) for walk in walks]
-    log_weight, known, row = (
+    log_weight, known, row, points, log_density = (
         np.concatenate([part[:size] for part, size in zip(parts, sizes, strict=True)])
-        for parts in zip(*(walk[:3] for walk in walks), strict=True)
+        for parts in zip(*(walk[:-1] for walk in walks), strict=True)
     )
     acceptance = np.average([walk.acceptance for walk in walks], weights=sizes)
-    return Walk(log_weight, known, row, float(acceptance))
+    return Walk(log_weight, known, row, points, log_density, float(acceptance))
 
 
 def _move(
@@ -177,6 +186,7 @@ def particle_share(
     parts: Sequence[Part],
     first: Sequence[Draws],
     draws: WeightedDraws,
+    log_evidence: float,
     num: int,
     rng_key: jax.Array,
     *,
@@ -188,7 +198,7 @@ def particle_share(
     What is out of reach after a walk may be on its way; it counts once a longer walk does not bring
     it back. Walks leave the posterior invariant: into a part that the sampler misses as many
     particles go as come from there, or none do. After the deadline (of `time.perf_counter`) no walk
-    is longer: what is out of reach counts.
+    is longer: what is out of reach counts, unless it is negligible.
     """
     known = np.flatnonzero(np.isfinite(mixture.particle_log_density))
     if not known.size:
@@ -217,11 +227,28 @@ def particle_share(
         total += num_moves * sum(len(rows) for _, _, rows in groups)
         walk = joined(walks, label)
         beyond = _is_beyond(draws, walk.log_weight, walk.known)
+        beyond &= ~_is_negligible(walk, beyond, log_evidence)
         settled = before is not None and _has_settled(before, beyond)
         if beyond.mean() <= MIN_MISSED or settled or time.perf_counter() > deadline:
             break
         before = beyond
     return Missed(float(beyond.mean()), total)
+
+
+def _is_negligible(walk: Walk, beyond: np.ndarray, log_evidence: float) -> np.ndarray:
+    """Which of the points out of reach lie too low to matter, however wide the place is; `(n,)`.
+
+    Tempering can end in a place of no account, of which nothing leads to the posterior. A normal of
+    log-evidence `e` and entropy `h` has log-densities around `e - h`, within a few `sqrt(d / 2)`.
+    The place is taken to be as wide as the points in it or, where that is more, the sampler's part.
+    """
+    if not beyond.any():
+        return beyond
+    dim = walk.points.shape[1]
+    sd = np.maximum(walk.points[beyond].std(axis=0), 1.0)
+    entropy = 0.5 * dim * (1.0 + math.log(2.0 * math.pi)) + np.log(sd).sum()
+    highest = walk.log_density + entropy + _SPREAD * math.sqrt(dim / 2.0)
+    return highest < log_evidence + _LOG_NEGLIGIBLE
 
 
 def _has_settled(before: np.ndarray, beyond: np.ndarray) -> bool:

@@ -20,15 +20,21 @@ def fitted():
     return run(model)
 
 
-def share_after(fitted, monkeypatch, found, deadline=np.inf):
-    """The share that counts, and the walks' lengths, where `found` says what is out of reach."""
+def share_after(fitted, monkeypatch, found, deadline=np.inf, log_density=0.0):
+    """The share that counts, and the walks' lengths, where `found` says what is out of reach.
+
+    All points stand at the origin, where the log-density is what it is said to be.
+    """
     lengths = []
 
     def walk_from(part, start, rows, rng_key, num_moves):
         share = found[len(lengths)]
         lengths.append(num_moves)
         log_weight = np.where(np.arange(len(rows)) < share * len(rows), 50.0, -50.0)
-        return witnesses.Walk(log_weight, np.ones(len(rows), bool), rows, 0.5), start
+        points, height = np.zeros((len(rows), 2)), np.full(len(rows), log_density)
+        return witnesses.Walk(
+            log_weight, np.ones(len(rows), bool), rows, points, height, 0.5
+        ), start
 
     monkeypatch.setattr(witnesses, "walk_from", walk_from)
     fit = fitted._fit
@@ -36,7 +42,7 @@ def share_after(fitted, monkeypatch, found, deadline=np.inf):
     draws, first = weighted_draws(parts, jax.random.key(0), 1000, fit.chunk)
     num = witnesses.num_walking(fit.trained, fit.chunk)
     missed = witnesses.particle_share(
-        fit.trained, parts, first, draws, num, jax.random.key(1), deadline=deadline
+        fit.trained, parts, first, draws, 0.0, num, jax.random.key(1), deadline=deadline
     )
     assert num == fit.chunk and missed.num_gradients == sum(lengths) * num
     return missed.share, lengths
@@ -68,6 +74,26 @@ def test_after_the_deadline_there_is_one_walk(fitted, monkeypatch):
     assert share == pytest.approx(0.2, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    "log_density, expected",
+    # A normal of two dimensions has a mean log-density of -2.8 and an sd of 1.
+    [(-4.0, 0.2), (-10.0, 0.2), (-17.0, 0.0), (np.nan, 0.2)],
+)
+def test_a_place_too_low_for_its_size_is_of_no_account(fitted, monkeypatch, log_density, expected):
+    """Tempering may end there; points of unknown log-density are no such place."""
+    share, _ = share_after(fitted, monkeypatch, [0.2, 0.2], log_density=log_density)
+    assert share == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_wide_place_may_be_low():
+    points = np.random.default_rng(0).normal(size=(500, 2)) * [[200.0, 100.0]]
+    height, beyond = np.full(500, -17.0), np.ones(500, bool)
+    walk = witnesses.Walk(np.full(500, 50.0), beyond, np.arange(500), points, height, 0.5)
+    assert not witnesses._is_negligible(walk, beyond, 0.0).any()
+    narrow = walk._replace(points=points / 100.0)
+    assert witnesses._is_negligible(narrow, beyond, 0.0).all()
+
+
 def test_few_particles_walk_in_short_chunks(fitted):
     """As where evaluations are dear: each of the particles is a witness, and few points move."""
     fit = fitted._fit
@@ -78,7 +104,7 @@ def test_few_particles_walk_in_short_chunks(fitted):
     parts = ready(fit.target, few, 1)
     draws, first = weighted_draws(parts, jax.random.key(0), 1000, fit.chunk)
     num = witnesses.num_walking(few, fit.chunk)
-    missed = witnesses.particle_share(few, parts, first, draws, num, jax.random.key(1))
+    missed = witnesses.particle_share(few, parts, first, draws, 0.0, num, jax.random.key(1))
     assert (num, missed.share, missed.num_gradients) == (120, 0.0, 20 * 120)
 
 
