@@ -222,7 +222,8 @@ def _undefined(samples: dict[str, np.ndarray], log_weight: np.ndarray) -> dict[s
     found = {}
     for name, values in samples.items():
         if values.dtype.kind == "f" and known.any():
-            found[name] = float(np.isnan(values[known].reshape(known.sum(), -1)).any(1).mean())
+            undefined = np.isnan(values.reshape(len(values), -1)).any(1)
+            found[name] = float(undefined[known].mean())
     return {name: share for name, share in found.items() if share > 0.0}
 
 

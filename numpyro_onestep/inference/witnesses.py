@@ -116,7 +116,7 @@ def walk_from(
         np.asarray(log_weight, np.float64) - part.log_share,
         np.asarray(known),
         rows[np.asarray(moved.ancestors)],
-        np.asarray(moved.points, np.float64),
+        np.asarray(moved.points),
         np.asarray(moved.log_density, np.float64),
         float(moved.acceptance),
     )

@@ -139,7 +139,7 @@ def check_representable(model: Callable[..., Any], arguments: Arguments) -> None
         ValueError: naming the argument.
     """
     for path, leaf in jax.tree_util.tree_flatten_with_path(arguments)[0]:
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iuf":
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iuf" and leaf.itemsize == 8:
             with np.errstate(over="ignore"):
                 narrow = leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
             if problem := _lost(leaf, narrow):

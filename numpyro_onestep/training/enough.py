@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import genpareto
+from scipy.stats import FitError, genpareto
 
 from numpyro_onestep.training.draws import Draws
 from numpyro_onestep.training.methods import Method
@@ -42,11 +42,15 @@ def _has_light_tail(weight: np.ndarray) -> bool:
     """Whether a Pareto tail of the weights is immaterial, or has a variance to spare."""
     ordered = np.sort(weight)
     num_tail = math.ceil(min(weight.size / 5, 3 * math.sqrt(weight.size)))
-    excess = ordered[-num_tail:] - ordered[-num_tail - 1]
+    excess = ordered[-num_tail:] - ordered[-min(num_tail + 1, weight.size)]
     if excess.sum() <= _NEGLIGIBLE_TAIL * weight.sum():
         return True
-    shape, _, _ = genpareto.fit(excess, floc=0.0)
-    return shape < _MAX_SHAPE
+    try:
+        with np.errstate(all="ignore"):
+            shape, _, _ = genpareto.fit(excess, floc=0.0)
+    except FitError:
+        return False
+    return bool(shape < _MAX_SHAPE)
 
 
 def serves(ess_fraction: Sequence[float], method: Method) -> bool:
