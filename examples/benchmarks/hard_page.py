@@ -18,7 +18,7 @@ _WORDS = {
 
 def load(path: Path = RECORDS) -> list[dict]:
     """The last line of every row and seed; [] without a file."""
-    return records.load(path, lambda line: (line["name"], line["seed"]))
+    return records.load_runs(path)
 
 
 def outcome(line: dict | None) -> str:
@@ -39,12 +39,12 @@ def _cause(line: dict) -> str:
 
 def counts(lines: Sequence[dict]) -> str:
     """How many runs ended how, as a sentence."""
-    number_of = {kind: sum(line["class"] == kind for line in lines) for kind in _KINDS}
-    said = ", ".join(f"{n} {_KINDS[kind]} ({n / len(lines):.0%})" for kind, n in number_of.items())
+    number_of = {kind: sum(line["class"] == kind for line in lines) for kind in KINDS}
+    said = ", ".join(f"{n} {KINDS[kind]} ({n / len(lines):.0%})" for kind, n in number_of.items())
     return f"{len(lines)} runs: {said}."
 
 
-_KINDS = {
+KINDS = {
     "right": "right",
     "refused": "refused",
     "failed": "without a result",

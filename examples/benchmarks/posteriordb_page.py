@@ -4,23 +4,18 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from hard_page import KINDS
 from peers import records
 from peers_page import number, replace_tables, table
 
 RECORDS = records.RESULTS / "posteriordb.jsonl"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks_posteriordb.md"
 _WORDS = {"reliable": "right", "usable_with_weights": "right, with weights"}
-_KINDS = {
-    "right": "right",
-    "refused": "refused",
-    "failed": "without a result",
-    "WRONG": "wrong and called reliable or usable",
-}
 
 
 def load(path: Path = RECORDS) -> list[dict]:
     """The last line of every posterior and seed; [] without a file."""
-    return records.load(path, lambda line: (line["name"], line["seed"]))
+    return records.load_runs(path)
 
 
 def outcome(line: dict | None) -> str:
@@ -45,8 +40,8 @@ def tables(lines: list[dict], names: Sequence[str]) -> str:
     """Counts, and a line per posterior."""
     if not lines:
         return "No records yet."
-    counted = {kind: sum(line["class"] == kind for line in lines) for kind in _KINDS}
-    said = ", ".join(f"{n} {_KINDS[kind]}" for kind, n in counted.items())
+    counted = {kind: sum(line["class"] == kind for line in lines) for kind in KINDS}
+    said = ", ".join(f"{n} {KINDS[kind]}" for kind, n in counted.items())
     seeds = sorted({line["seed"] for line in lines})
     body = []
     for name in names:

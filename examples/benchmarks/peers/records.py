@@ -20,6 +20,11 @@ def load(path: Path, key: Callable[[dict], tuple] = key) -> list[dict]:
     return list({key(record): record for record in lines}.values())
 
 
+def load_runs(path: Path) -> list[dict]:
+    """The last line of every posterior and seed; [] without a file."""
+    return load(path, lambda line: (line["name"], line["seed"]))
+
+
 def append(path: Path, record: dict) -> None:
     """Adds a record; one line written at once, so that two programs may share the file."""
     path.parent.mkdir(exist_ok=True)
