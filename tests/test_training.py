@@ -18,7 +18,7 @@ from numpyro_onestep.target import build_target
 from numpyro_onestep.training import Draws, ResampleMove, draw, move, train
 from numpyro_onestep.training.budget import Budget
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
-from numpyro_onestep.training.enough import is_normal, targets
+from numpyro_onestep.training.enough import is_normal, serves, targets
 from numpyro_onestep.training.moves import move_settings, training_settings
 
 
@@ -251,6 +251,19 @@ def test_a_fit_with_a_heavy_tail_needs_training(shape, scale, enough):
     draws = Draws(zeros, zeros, np.log(weight), zeros, zeros[:, 0], zeros[:, 0] + 1.0)
     assert weight.mean() ** 2 / (weight**2).mean() > 0.995 and weight.max() < 1.5 * weight.mean()
     assert is_normal(draws, dataclasses.replace(SETTINGS, target_ess=0.95)) == enough
+
+
+@pytest.mark.parametrize("shape, enough", [(0.2, True), (0.8, False)])
+def test_what_was_trained_does_not_serve_with_a_heavy_tail(shape, enough):
+    """However large the share of effective draws, which fresh draws hardly ever put in doubt."""
+    quantile = (np.arange(2000) + 0.5) / 2000
+    weight = 1.0 + 5e-3 * genpareto(shape).ppf(quantile)
+    ess_fraction = weight.mean() ** 2 / (weight**2).mean()
+    zeros = np.zeros((2000, 1))
+    draws = Draws(zeros, zeros, np.log(weight), zeros, zeros[:, 0], zeros[:, 0] + 1.0)
+    assert ess_fraction > SETTINGS.reuse_ess
+    assert serves(draws, ess_fraction, SETTINGS) == enough
+    assert not serves(draws, 0.9 * SETTINGS.reuse_ess, SETTINGS)
 
 
 def test_what_was_trained_is_kept_where_it_serves():

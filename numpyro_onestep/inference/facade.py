@@ -210,9 +210,9 @@ class OneStepInference(Finished):
         """Fits the trained sampler to new data of the same shapes, and draws from it.
 
         Nothing is compiled again, and training starts from where it ended; where two sets of draws
-        reach the method's `reuse_ess` as they are, there is none. Everything else is as in `run`,
-        the exploration, the checks and the verdict included: a sampler that does not carry over to
-        the new data says so.
+        reach the method's `reuse_ess` as they are, and no tail of weights is heavy, there is none.
+        Everything else is as in `run`, the exploration, the checks and the verdict included: a
+        sampler that does not carry over to the new data says so.
 
         Args:
             rng_key: a typed or a legacy key.

@@ -15,9 +15,12 @@ from numpyro_onestep.training.methods import Method
 # as a share of the largest one.
 _NORMAL = 0.995
 _LEAST_MEAN = 2.0 / 3.0
-# A tail whose shape does not matter, by its share of the weight, as in the verdict; and a shape two
-# standard errors, of 2000 draws, below the verdict's limit: where in doubt, there is training.
-_NEGLIGIBLE_TAIL, _MAX_SHAPE = 1e-3, 0.2
+# A tail whose shape does not matter, by its share of the weight, as in the verdict.
+_NEGLIGIBLE_TAIL = 1e-3
+# Largest shapes of a tail: of an untrained fit two standard errors, of 2000 draws, below the
+# verdict's limit: where in doubt, there is training. Of what was trained, which is judged twice,
+# that limit.
+_MAX_NORMAL_SHAPE, _MAX_TRAINED_SHAPE = 0.2, 0.5
 # Root of the smallest share of the evidence that counts, and least target of a component.
 _LEAST_ROOT = 1e-3
 _LEAST_TARGET = 0.5
@@ -29,17 +32,23 @@ def is_normal(draws: Draws, method: Method) -> bool:
     No weight may stand out, and the largest ones may not fall off too slowly: the share of
     effective draws does not see a tail that few draws reach.
     """
-    log_weight = np.asarray(draws.log_weight, float)
-    if not np.isfinite(log_weight).all():
+    if not np.isfinite(np.asarray(draws.log_weight)).all():
         return False
-    weight = np.exp(log_weight - log_weight.max())
+    weight = _relative_weight(draws)
     share = weight.mean() ** 2 / (weight**2).mean()
     is_flat = share >= max(_NORMAL, method.target_ess) and weight.mean() > _LEAST_MEAN
-    return bool(is_flat and _has_light_tail(weight))
+    return bool(is_flat and _has_light_tail(weight, _MAX_NORMAL_SHAPE))
 
 
-def _has_light_tail(weight: np.ndarray) -> bool:
-    """Whether a Pareto tail of the weights is immaterial, or has a variance to spare."""
+def _relative_weight(draws: Draws) -> np.ndarray:
+    """Weights as shares of the largest one, `(n,)`; 0 where unknown."""
+    log_weight = np.asarray(draws.log_weight, float)
+    log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
+    return np.exp(log_weight - log_weight.max())
+
+
+def _has_light_tail(weight: np.ndarray, max_shape: float) -> bool:
+    """Whether a Pareto tail of the weights is immaterial, or of no larger shape than that."""
     ordered = np.sort(weight)
     num_tail = math.ceil(min(weight.size / 5, 3 * math.sqrt(weight.size)))
     excess = ordered[-num_tail:] - ordered[-min(num_tail + 1, weight.size)]
@@ -50,12 +59,14 @@ def _has_light_tail(weight: np.ndarray) -> bool:
             shape, _, _ = genpareto.fit(excess, floc=0.0)
     except FitError:
         return False
-    return bool(shape < _MAX_SHAPE)
+    return bool(shape < max_shape)
 
 
-def serves(ess_fraction: Sequence[float], method: Method) -> bool:
-    """Whether all draws so far are as good as a sampler of other data must give."""
-    return min(ess_fraction) >= method.reuse_ess
+def serves(draws: Draws, ess_fraction: float, method: Method) -> bool:
+    """Whether draws of a sampler of other data are good enough, in bulk and in tails."""
+    if ess_fraction < method.reuse_ess:
+        return False
+    return _has_light_tail(_relative_weight(draws), _MAX_TRAINED_SHAPE)
 
 
 def is_enough(ess_fraction: Sequence[float], method: Method, target_ess: float) -> bool:

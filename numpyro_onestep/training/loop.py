@@ -275,6 +275,7 @@ def _train_rounds(
         factors = noted.outer_factors
         best = (noted.best[0], jax.tree.unflatten(jax.tree.structure(params), noted.best[1]))
         history.__dict__.update(vars(copy.deepcopy(noted.history)))
+    reused = warm is not None and not history.losses
     try:
         if warm is None and noted is None and plain is not None:
             of_fit = draw_fit()
@@ -300,7 +301,8 @@ def _train_rounds(
             _record(history, draws)
             drawn = time.perf_counter()
             best = max(best, (history.ess_fraction[-1], state.average), key=lambda pair: pair[0])
-            if warm is not None and not history.losses and serves(history.ess_fraction, method):
+            reused = reused and serves(draws, history.ess_fraction[-1], method)
+            if reused:
                 # What was learned from other data will do, once fresh draws have said so twice.
                 history.num_gradients += method.num_points
                 if len(history.ess_fraction) > 1:
