@@ -36,12 +36,16 @@ _MARGIN = 1.0
 NUM_MOVES = 20
 # Particles that have not settled walk on, twice as long each time: in many dimensions tempering
 # leaves some of them in the outskirts.
-_WALKS = tuple(NUM_MOVES * 2**i for i in range(6))
-# Standard errors by which more must come back from out of reach than go there.
-_SETTLED = 2.0
+_WALKS = tuple(NUM_MOVES * 2**i for i in range(7))
+# Standard errors by which more must come back from out of reach than go there, for a longer walk;
+# share of those out of reach that may stand still on the last one.
+_SETTLED, _MAX_STILL = 2.0, 0.1
 # Log-share of the evidence that is nothing, whatever the volume is off by; standard deviations by
 # which a log-density may lie below its mean.
 _LOG_NEGLIGIBLE, _SPREAD = -10.0, 3.0
+# Of one place: spread of log-densities in units of a normal's, standard errors that a bound allows
+# for, and points that it takes.
+_ONE_PLACE, _BOUND_ERRORS, _MIN_POINTS = 1.5, 3.0, 10
 # Points that walk together, by particles that are kept.
 _WALKING_PER_PARTICLE = 2
 # Transitions of the points of a rival, which start where the sampler was not.
@@ -199,6 +203,9 @@ def particle_share(
     it back. Walks leave the posterior invariant: into a part that the sampler misses as many
     particles go as come from there, or none do. After the deadline (of `time.perf_counter`) no walk
     is longer: what is out of reach counts, unless it is negligible.
+
+    Tempering may leave more particles in a neck than belong there, and moves take none of them out:
+    where their own log-densities say so (see `_log_share_bound`), they count for less.
     """
     known = np.flatnonzero(np.isfinite(mixture.particle_log_density))
     if not known.size:
@@ -228,11 +235,54 @@ def particle_share(
         walk = joined(walks, label)
         beyond = _is_beyond(draws, walk.log_weight, walk.known)
         beyond &= ~_is_negligible(walk, beyond, log_evidence)
-        settled = before is not None and _has_settled(before, beyond)
+        settled = before is not None and _has_settled(before, walk, beyond)
         if beyond.mean() <= MIN_MISSED or settled or time.perf_counter() > deadline:
             break
-        before = beyond
-    return Missed(float(beyond.mean()), total)
+        before = walk, beyond
+    if not settled:
+        return Missed(float(beyond.mean()), total)
+    share = 0.0
+    for c in np.unique(label[walk.row]):
+        here, there = (mask & (label[walk.row] == c) for mask in (before[1], beyond))
+        bound = _log_share_bound(before[0], here, walk, there, log_evidence)
+        share += min(float(there.mean()), math.exp(min(bound, 0.0)))
+    return Missed(share, total)
+
+
+def _log_share_bound(
+    before: Walk, here: np.ndarray, after: Walk, there: np.ndarray, log_evidence: float
+) -> float:
+    r"""Upper bound on the log-share of a place of the evidence, from the points that walk in it.
+
+    There `log Z = E[log gamma] + H`, and no law with these standard deviations has a larger entropy
+    H than independent normals. Another law than the posterior's gives less, and so may a place that
+    is two: infinity, therefore, where the points still climb or spread on the walk, or where their
+    log-densities differ by more than those of a normal.
+
+    Args:
+        before: the points before the last walk.
+        here: which of them were in the place, `(n,)`.
+        after: the same points after it.
+        there: which of them are in the place now, `(n,)`.
+        log_evidence: of the whole posterior.
+    """
+    num, dim = len(np.unique(after.row[there])), after.points.shape[1]
+    if min(num, here.sum()) < _MIN_POINTS:
+        return math.inf
+    points, earlier = after.points[there], before.points[here]
+    log_density, spread = after.log_density[there], after.log_density[there].std(ddof=1)
+    if not spread <= _ONE_PLACE * math.sqrt(0.5 * dim) or not np.ptp(points, axis=0).all():
+        return math.inf
+    size = np.log(points.std(axis=0, ddof=1)).sum()
+    mean, error = log_density.mean(), math.sqrt((spread**2 + 0.5 * dim) / num)
+    allowed = _SETTLED * math.sqrt(2.0) * error
+    climbed = mean - before.log_density[here].mean()
+    with np.errstate(divide="ignore"):
+        grown = size - np.log(earlier.std(axis=0, ddof=1)).sum()
+    if climbed > allowed or grown > allowed:
+        return math.inf
+    entropy = 0.5 * dim * (1.0 + math.log(2.0 * math.pi)) + size
+    return float(mean + entropy + _BOUND_ERRORS * error - log_evidence)
 
 
 def _is_negligible(walk: Walk, beyond: np.ndarray, log_evidence: float) -> np.ndarray:
@@ -251,9 +301,15 @@ def _is_negligible(walk: Walk, beyond: np.ndarray, log_evidence: float) -> np.nd
     return highest < log_evidence + _LOG_NEGLIGIBLE
 
 
-def _has_settled(before: np.ndarray, beyond: np.ndarray) -> bool:
-    """Whether no more particles come back than by chance; masks `(n,)` of those out of reach."""
-    back, gone = np.sum(before & ~beyond), np.sum(beyond & ~before)
+def _has_settled(before: tuple[Walk, np.ndarray], walk: Walk, beyond: np.ndarray) -> bool:
+    """Whether no more particles come back than by chance, of those that move at all.
+
+    Takes the walk before and the last one, each with a mask `(n,)` of those out of reach.
+    """
+    still = (before[0].points == walk.points).all(axis=1) & beyond
+    if still.sum() > _MAX_STILL * beyond.sum():
+        return False
+    back, gone = np.sum(before[1] & ~beyond), np.sum(beyond & ~before[1])
     return bool(back - gone <= _SETTLED * np.sqrt(back + gone))
 
 
