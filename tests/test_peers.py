@@ -134,7 +134,8 @@ def record(method, model, budget=4000, seed=0, **values):
 
 def made_up():
     return [
-        record("one-step", "a", ess=4000.0, log_z_error=0.01, log_z_se=0.001, verdict="reliable"),
+        record("one-step", "a", ess=4000.0, kish=12000.0, log_z_error=0.01, log_z_se=0.001)
+        | {"verdict": "reliable"},
         record("nutpie", "a", ess=1000.0, wall=5.0, log_z_error=0.03, evidence_wall=60.0),
         record("NUTS sequential", "a", ess=1000.0, wall=20.0, log_z_error=0.2),
         record("dynesty", "a", log_z_error=0.01, log_z_se=0.2, evidence_wall=1.0),
@@ -150,6 +151,9 @@ def test_ratios(benchmarks):
     page = benchmarks("peers_page")
     ratios = page.draws_ratios(made_up(), 4000)
     assert ratios == {"a": (2.0, "nutpie"), "b": (0.5, "nutpie")}
+    # Of weighted draws there are more; none are known of the second run.
+    ratios = page.draws_ratios(made_up(), 4000, "kish")
+    assert ratios == {"a": (6.0, "nutpie"), "b": (0.0, "nutpie")}
     assert page.geometric_mean([2.0, 0.5]) == pytest.approx(1.0)
     # Luck is no accuracy: neither a wide error nor a heavy tail counts as reached.
     assert page.seconds_to_log_z(made_up(), "a") == {

@@ -1,5 +1,6 @@
 """Tables and figures of `compare_peers`, from its records."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,15 +54,18 @@ def median(runs: list[dict], name: str) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def rate(record: dict) -> float:
+def rate(record: dict, worth: str = "ess") -> float:
     """Effective draws per second, everything included; 0 for a run without a result."""
-    return (record.get("ess") or 0.0) / record["wall"] if "wall" in record else 0.0
+    return (record.get(worth) or 0.0) / record["wall"] if "wall" in record else 0.0
 
 
-def draws_ratios(records: list[dict], budget: int) -> dict[str, tuple[float, str]]:
+def draws_ratios(
+    records: list[dict], budget: int, worth: str = "ess"
+) -> dict[str, tuple[float, str]]:
     """By model: our effective draws per second over those of the best NUTS variant, and its name.
 
-    Paired by seed; the median over seeds counts. Only seeds that NUTS has been run with.
+    Paired by seed; the median over seeds counts. Only seeds that NUTS has been run with. Ours are
+    those of the chains that are returned, or, by `kish`, of the weighted draws beside them.
     """
     found = {}
     for model in in_order(r["model"] for r in records):
@@ -71,7 +75,7 @@ def draws_ratios(records: list[dict], budget: int) -> dict[str, tuple[float, str
             others = [r for r in pick(runs, seed=ours["seed"]) if r["method"] in NUTS]
             best = max(others, key=rate, default=None)
             if best is not None and rate(best) > 0.0:
-                ratios.append((rate(ours) / rate(best), best["method"]))
+                ratios.append((rate(ours, worth) / rate(best), best["method"]))
         if ratios:
             found[model] = sorted(ratios)[(len(ratios) - 1) // 2]
     return found
@@ -121,9 +125,11 @@ def ratio_line(text: str, ratios: dict[str, float], missing: str = "") -> str:
 def summary(records: list[dict]) -> str:
     """Where this package stands, misses included."""
     lines, models = [], in_order(r["model"] for r in records)
-    for budget in (4000, 100_000):
-        ratios = {k: v[0] for k, v in draws_ratios(records, budget).items()}
-        text = f"effective draws per second over the best NUTS variant, {budget:,} draws asked"
+    whose = {"ess": "", "kish": " (our weighted draws)"}
+    for budget, worth in itertools.product((4000, 100_000), whose):
+        ratios = {k: v[0] for k, v in draws_ratios(records, budget, worth).items()}
+        text = f"effective draws{whose[worth]} per second over the best NUTS variant,"
+        text += f" {budget:,} draws asked"
         none = [model for model, ratio in ratios.items() if ratio == 0.0]
         missing = f" No result of ours: {', '.join(none)}." if none else ""
         lines.append(ratio_line(text, {k: v for k, v in ratios.items() if v > 0.0}, missing))
