@@ -202,7 +202,7 @@ def test_tempering_of_an_expensive_model_is_short(expensive):
     assert particles.temperature == 1.0 and len(particles.points) == 1024
     num_sweeps = drawn.num_affordable // 64
     assert 4 <= num_sweeps < 16
-    assert (particles.num_evaluations - len(drawn.points)) % (num_sweeps * 512) == 0
+    assert (particles.num_densities - len(drawn.points)) % (num_sweeps * 512) == 0
     mean = y.mean(axis=0) * len(y) / (len(y) + 1)
     error = (particles.points.mean(axis=0) - mean) * len(y) ** 0.5
     # Standard deviations of the posterior, as a few hundred independent draws would allow.

@@ -69,7 +69,7 @@ class Exploration:
         undefined_share: share of the prior's draws, in [0, 1], at which the log-density is NaN.
         in_double: whether the log-density has to be computed in double precision.
         too_many: whether there are more modes than wanted.
-        num_gradients: gradients of the target that the fits took.
+        num_gradients: gradients of the target that the fits and tempering took.
         num_densities: evaluations of its log-density by the survey, tempering, and between modes;
             at the most, as fits that overlap need none between them.
         stopped: "" or why it ended early ("interrupted", "time limit").
@@ -156,8 +156,14 @@ def _tempered(
     target = in_double(target)
     surveyed = survey(target, starts, key_prior)
     again = temper(target, surveyed, key_temper, deadline=deadline)
-    num = particles.num_evaluations + again.num_evaluations
-    return target, surveyed, again._replace(num_evaluations=num)
+    return (
+        target,
+        surveyed,
+        again._replace(
+            num_densities=particles.num_densities + again.num_densities,
+            num_gradients=particles.num_gradients + again.num_gradients,
+        ),
+    )
 
 
 class _Search:
@@ -325,8 +331,8 @@ class _Search:
             undefined_share=undefined_share,
             in_double=self.target.in_double,
             too_many=len(self.modes) > self.max_modes,
-            num_gradients=self.num_gradients,
-            num_densities=self.particles.num_evaluations + self._num_between,
+            num_gradients=self.num_gradients + self.particles.num_gradients,
+            num_densities=self.particles.num_densities + self._num_between,
             stopped=stopped,
             diverged=diverged,
         )

@@ -8,6 +8,11 @@ differences of other particles (ter Braak, 2006): these know the scales and the 
 population, carry particles from mode to mode, and ask for no gradient. Half of the population moves
 along the differences of the other half, in turns, so that each move leaves the present density
 invariant.
+
+In many dimensions such steps are too short to follow the temperature, and the particles are left
+where little has to be followed, as in the neck of a hierarchy. Most of the moves there are
+Metropolis-adjusted Langevin steps (Roberts and Rosenthal, 1998), with the standard deviations of
+the other half as scales.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +54,12 @@ _RANDOM_MOVES = 0.3
 # Half of the moves are shortened at random, down to exp(-8): scales within a mode, and those of a
 # needle that a single particle has met.
 _SHORTENED = 8.0
+# Dimensions from which on most sweeps are Langevin moves, and the bounds on sweeps there, of which
+# two are of the other kind and two find scores. Steps are multiples of d^(-1/6) scales, most of them
+# of nearly the full length, some down to exp(-4) of it.
+_MANY_DIMENSIONS = 16
+_MIN_MANY_SWEEPS, _MAX_MANY_SWEEPS = 6, 12
+_STEP, _SHORTENED_STEP = 1.2, 4.0
 
 
 class Particles(NamedTuple):
@@ -58,17 +69,23 @@ class Particles(NamedTuple):
         points: unconstrained, `(n, dim)`.
         log_density: of the target, `(n,)`.
         temperature: inverse temperature that was reached: 1 where it is the posterior's.
-        num_evaluations: of the target's log-density, those of the survey included.
+        num_densities: evaluations of the target's log-density alone, those of the survey included.
+        num_gradients: with its gradient.
     """
 
     points: np.ndarray
     log_density: np.ndarray
     temperature: float
-    num_evaluations: int
+    num_densities: int
+    num_gradients: int
 
 
 # Points, log-density of the prior, of the target.
 _Population = tuple[jax.Array, jax.Array, jax.Array]
+# The same with the scores of the tempered density, `(n, dim)`.
+_WithScores = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+# Uniform and normal ones of a sweep.
+_Numbers = tuple[jax.Array, jax.Array]
 
 
 def temper(
@@ -84,7 +101,12 @@ def temper(
     dtype, dim = survey.points.dtype, survey.points.shape[1]
     num = min(max(len(survey.points) // _SURVEYED_PER_PARTICLE, _MIN_PARTICLES), _MAX_PARTICLES)
     num_sweeps = survey.num_affordable // _AFFORDABLE_PER_SWEEP
-    num_sweeps = min(max(num_sweeps, _MIN_SWEEPS), _MAX_SWEEPS)
+    num_langevin = 0
+    if dim < _MANY_DIMENSIONS:
+        num_sweeps = min(max(num_sweeps, _MIN_SWEEPS), _MAX_SWEEPS)
+    else:
+        num_sweeps = min(max(num_sweeps, _MIN_MANY_SWEEPS), _MAX_MANY_SWEEPS) // 2 * 2
+        num_langevin = num_sweeps - 2
     half = num // 2
     population: tuple = survey[:3]
     beta, num_rounds, num_last = 0.0, 0, 0
@@ -102,13 +124,17 @@ def temper(
             np.asarray(beta, dtype),
             uniform,
             noise,
+            num_langevin,
         )
         num_rounds += 1
         num_last += beta == 1.0
     # Without a single round these are draws of the prior.
     points, _, log_density = (part[:num] for part in population)
-    num_evaluations = len(survey.points) + num_rounds * num_sweeps * half
-    return Particles(np.asarray(points), np.asarray(log_density), beta, num_evaluations)
+    num_densities = len(survey.points) + num_rounds * (num_sweeps - num_langevin) * half
+    num_gradients = num_rounds * num_langevin * half
+    return Particles(
+        np.asarray(points), np.asarray(log_density), beta, num_densities, num_gradients
+    )
 
 
 def _next_temperature(
@@ -148,13 +174,14 @@ def _resample(weight: np.ndarray, num: int, offset: float) -> np.ndarray:
     return np.clip(np.searchsorted(edges, ticks), 0, len(weight) - 1)
 
 
-@compiled()
+@compiled(static_argnames="num_langevin")
 def _move(
     target: Target,
     population: _Population,
     beta: jax.Array,
     uniform: jax.Array,
     noise: jax.Array,
+    num_langevin: int,
 ) -> _Population:
     """Sweeps over both halves of the population at one temperature.
 
@@ -164,18 +191,22 @@ def _move(
         beta: the inverse temperature, `()`.
         uniform: random numbers, `(sweeps, 6, n / 2)`.
         noise: of a standard normal, `(sweeps, n / 2, dim)`.
+        num_langevin: how many of the sweeps, the first ones, are Langevin moves.
     """
-    sweep = functools.partial(_sweep, target, beta)
-    return jax.lax.scan(sweep, population, (uniform, noise))[0]
+    if num_langevin:
+        # What is not finite is not known yet.
+        start = (*population, jnp.full_like(population[0], jnp.nan))
+        numbers = (uniform[:num_langevin], noise[:num_langevin])
+        moved, _ = jax.lax.scan(functools.partial(_langevin_sweep, target, beta), start, numbers)
+        population = moved[:3]
+    numbers = (uniform[num_langevin:], noise[num_langevin:])
+    return jax.lax.scan(functools.partial(_sweep, target, beta), population, numbers)[0]
 
 
 def _sweep(
-    target: Target,
-    beta: jax.Array,
-    population: _Population,
-    numbers: tuple[jax.Array, jax.Array],
+    target: Target, beta: jax.Array, population: _Population, numbers: _Numbers
 ) -> tuple[_Population, None]:
-    """Moves the first half of the population, and exchanges the halves."""
+    """Moves the first half along differences of the second, and exchanges the halves."""
     uniform, noise = numbers
     half, dim = noise.shape
     x, log_prior, log_gamma = (part[:half] for part in population)
@@ -195,7 +226,47 @@ def _sweep(
     # A comparison with NaN is false.
     accept = jnp.log(uniform[5]) < log_ratio
     accept &= jnp.isfinite(new_gamma) & jnp.isfinite(new_prior)
-    x = jnp.concatenate([rest, jnp.where(accept[:, None], proposal, x)])
-    log_prior = jnp.concatenate([population[1][half:], jnp.where(accept, new_prior, log_prior)])
-    log_gamma = jnp.concatenate([population[2][half:], jnp.where(accept, new_gamma, log_gamma)])
-    return (x, log_prior, log_gamma), None
+    return _exchanged(population, accept, (proposal, new_prior, new_gamma)), None
+
+
+def _langevin_sweep(
+    target: Target, beta: jax.Array, population: _WithScores, numbers: _Numbers
+) -> tuple[_WithScores, None]:
+    """Moves the first half along its scores, and exchanges the halves.
+
+    A point whose score is not known stays where it is, and finds it.
+    """
+    uniform, noise = numbers
+    half, dim = noise.shape
+    x, log_prior, log_gamma, score = (part[:half] for part in population)
+
+    def tempered(p: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        prior, gamma = target.log_prior(p), target.log_density(p)
+        return (1.0 - beta) * prior + beta * gamma, (prior, gamma)
+
+    size = _STEP * dim ** (-1.0 / 6.0) * jnp.exp(-_SHORTENED_STEP * uniform[3] ** 3)
+    step = size[:, None] * population[0][half:].std(axis=0)
+    unknown = ~jnp.isfinite(score).all(-1)
+    proposal = jnp.where(unknown[:, None], x, x + 0.5 * step**2 * score + step * noise)
+    (value, (new_prior, new_gamma)), new_score = over_points(
+        jax.value_and_grad(tempered, has_aux=True), target, proposal
+    )
+    backward = (x - proposal - 0.5 * step**2 * new_score) / step
+    log_ratio = value - (1.0 - beta) * log_prior - beta * log_gamma
+    log_ratio += 0.5 * ((noise**2).sum(-1) - (backward**2).sum(-1))
+    accept = (jnp.log(uniform[5]) < log_ratio) | unknown
+    accept &= jnp.isfinite(new_gamma) & jnp.isfinite(new_prior) & jnp.isfinite(new_score).all(-1)
+    return _exchanged(population, accept, (proposal, new_prior, new_gamma, new_score)), None
+
+
+def _exchanged(
+    population: tuple[jax.Array, ...], accept: jax.Array, proposal: tuple[jax.Array, ...]
+) -> Any:
+    """The second half, then the first one, moved where it is accepted, `(n / 2,)`."""
+    half = len(accept)
+
+    def exchanged(old: jax.Array, new: jax.Array) -> jax.Array:
+        chosen = accept.reshape(half, *(1,) * (old.ndim - 1))
+        return jnp.concatenate([old[half:], jnp.where(chosen, new, old[:half])])
+
+    return tuple(exchanged(old, new) for old, new in zip(population, proposal, strict=True))

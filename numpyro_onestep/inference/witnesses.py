@@ -224,7 +224,8 @@ def particle_share(
             score=jnp.asarray(np.full(start.score.shape, np.nan, start.score.dtype)),
         )
         starts.append(start)
-    before, total = None, 0
+    before: tuple[Walk, np.ndarray] | None = None
+    settled, total = False, 0
     for num_moves in _WALKS:
         walks = []
         for i, (c, part, rows) in enumerate(groups):
@@ -239,7 +240,7 @@ def particle_share(
         if beyond.mean() <= MIN_MISSED or settled or time.perf_counter() > deadline:
             break
         before = walk, beyond
-    if not settled:
+    if before is None or not settled:
         return Missed(float(beyond.mean()), total)
     share = 0.0
     for c in np.unique(label[walk.row]):
