@@ -55,8 +55,8 @@ _RANDOM_MOVES = 0.3
 # needle that a single particle has met.
 _SHORTENED = 8.0
 # Dimensions from which on most sweeps are Langevin moves, and the bounds on sweeps there, of which
-# two are of the other kind and two find scores. Steps are multiples of d^(-1/6) scales, most of them
-# of nearly the full length, some down to exp(-4) of it.
+# two are of the other kind and two find scores. Steps are multiples of d^(-1/6) scales: most of
+# nearly the full length, some down to exp(-4) of it.
 _MANY_DIMENSIONS = 16
 _MIN_MANY_SWEEPS, _MAX_MANY_SWEEPS = 6, 12
 _STEP, _SHORTENED_STEP = 1.2, 4.0
