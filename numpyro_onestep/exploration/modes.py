@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
@@ -18,14 +19,20 @@ from numpyro_onestep.exploration.between import (
     has_valley,
 )
 from numpyro_onestep.exploration.survey import Survey, survey
-from numpyro_onestep.exploration.tempering import Particles, temper
+from numpyro_onestep.exploration.tempering import MANY_DIMENSIONS, Particles, temper
 from numpyro_onestep.preconditioner import START_SCALE, Affine, GaussianFit, fit_gaussian
 from numpyro_onestep.target import (
     Target,
     can_be_double,
+    can_be_recentred,
+    constant_centredness,
     in_double,
+    recentred,
+    recentred_points,
     rounding_errors,
     starting_points,
+    users_points,
+    users_target,
 )
 
 # Modes with a smaller share of the evidence, by their lower bounds, change nothing that anyone
@@ -114,8 +121,8 @@ def explore(
         deadline: time of `time.perf_counter` from which on no other fit starts.
     """
     key_start, key_prior, key_temper, key_fit = (jax.random.fold_in(rng_key, i) for i in range(4))
+    target, surveyed, particles = _tempered(target, key_start, key_prior, key_temper, deadline)
     starts = starting_points(target, key_start, _NUM_INITIAL)
-    target, surveyed, particles = _tempered(target, starts, key_prior, key_temper, deadline)
     # As many densities on the way from a mode to the particles as the survey had.
     num_ways = min(max(len(surveyed.points) // NUM_BETWEEN, 1), len(particles.points))
     search = _Search(target, np.asarray(starts), particles, max_modes, known, num_ways)
@@ -141,29 +148,50 @@ def explore(
 
 def _tempered(
     target: Target,
-    starts: jax.Array,
+    key_start: jax.Array,
     key_prior: jax.Array,
     key_temper: jax.Array,
     deadline: float,
 ) -> tuple[Target, Survey, Particles]:
     """The target, in double precision where single precision leads astray, and its population."""
-    surveyed = survey(target, starts, key_prior)
-    particles = temper(target, surveyed, key_temper, deadline=deadline)
+    path = _path(target)
+    starts = starting_points(path, key_start, _NUM_INITIAL)
+    surveyed = survey(path, starts, key_prior)
+    particles = temper(path, surveyed, key_temper, deadline=deadline)
     densest = np.argsort(-np.nan_to_num(particles.log_density, nan=-np.inf))[:_NUM_DENSEST]
-    errors = rounding_errors(target, particles.points[densest], particles.log_density[densest])
-    if errors.max() <= _MAX_ROUNDING_ERROR or not can_be_double(target):
-        return target, surveyed, particles
-    target = in_double(target)
-    surveyed = survey(target, starts, key_prior)
-    again = temper(target, surveyed, key_temper, deadline=deadline)
-    return (
-        target,
-        surveyed,
-        again._replace(
+    errors = rounding_errors(path, particles.points[densest], particles.log_density[densest])
+    if errors.max() > _MAX_ROUNDING_ERROR and can_be_double(target):
+        target, path = in_double(target), in_double(path)
+        surveyed = survey(path, starts, key_prior)
+        again = temper(path, surveyed, key_temper, deadline=deadline)
+        particles = again._replace(
             num_densities=particles.num_densities + again.num_densities,
             num_gradients=particles.num_gradients + again.num_gradients,
-        ),
-    )
+        )
+    return target, surveyed, _in_coordinates(target, path, particles)
+
+
+def _path(target: Target) -> Target:
+    """The target in the coordinates to temper in.
+
+    In many dimensions, non-centred ones: in any others the prior of a hierarchy is a funnel, where
+    a scale hardly moves while the many sites below it stand still.
+    """
+    users = users_target(target)
+    if target.dim < MANY_DIMENSIONS or target is users or not can_be_recentred(users):
+        return target
+    return recentred(target, constant_centredness(users, 0.0))
+
+
+def _in_coordinates(target: Target, path: Target, particles: Particles) -> Particles:
+    """The particles of the path in the coordinates of the target."""
+    if path is target:
+        return particles
+    x, log_det = users_points(path, jnp.asarray(particles.points))
+    points = recentred_points(target, x)
+    _, log_det_back = users_points(target, points)
+    log_density = particles.log_density - np.asarray(log_det) + np.asarray(log_det_back)
+    return particles._replace(points=np.asarray(points), log_density=log_density)
 
 
 class _Search:

@@ -57,7 +57,7 @@ _SHORTENED = 8.0
 # Dimensions from which on most sweeps are Langevin moves, and the bounds on sweeps there, of which
 # two are of the other kind and two find scores. Steps are multiples of d^(-1/6) scales: most of
 # nearly the full length, some down to exp(-4) of it.
-_MANY_DIMENSIONS = 16
+MANY_DIMENSIONS = 16
 _MIN_MANY_SWEEPS, _MAX_MANY_SWEEPS = 6, 12
 _STEP, _SHORTENED_STEP = 1.2, 4.0
 
@@ -102,7 +102,7 @@ def temper(
     num = min(max(len(survey.points) // _SURVEYED_PER_PARTICLE, _MIN_PARTICLES), _MAX_PARTICLES)
     num_sweeps = survey.num_affordable // _AFFORDABLE_PER_SWEEP
     num_langevin = 0
-    if dim < _MANY_DIMENSIONS:
+    if dim < MANY_DIMENSIONS:
         num_sweeps = min(max(num_sweeps, _MIN_SWEEPS), _MAX_SWEEPS)
     else:
         num_sweeps = min(max(num_sweeps, _MIN_MANY_SWEEPS), _MAX_MANY_SWEEPS) // 2 * 2
