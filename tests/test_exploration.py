@@ -13,7 +13,7 @@ from numpyro_onestep import exploration
 from numpyro_onestep.exploration import Component, Partition, explore, survey, temper
 from numpyro_onestep.exploration.between import bhattacharyya, has_valley
 from numpyro_onestep.preconditioner import Affine
-from numpyro_onestep.target import build_target
+from numpyro_onestep.target import build_target, constant_centredness, recentred, users_points
 from numpyro_onestep.training import ResampleMove
 
 
@@ -48,6 +48,14 @@ def needle(dim, width):
 def many_data(y):
     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
     numpyro.sample("y", dist.Normal(mu, 1.0).to_event(1), obs=y)
+
+
+def hierarchy(y):
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    with numpyro.plate("group", len(y)):
+        level = numpyro.sample("level", dist.Normal(0.0, scale))
+        with numpyro.plate("value", y.shape[1]):
+            numpyro.sample("y", dist.Normal(level, 1.0), obs=y.T)
 
 
 LOADING = np.array([1.0, -0.8, 0.6, 0.9])
@@ -160,6 +168,32 @@ def test_tempering_arrives_at_the_posterior(target):
     assert abs(scale.mean() - posterior.mean()) < 0.15
     expected = jax.vmap(target.log_density)(particles.points)
     np.testing.assert_allclose(particles.log_density, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("centredness", [1.0, 0.3])
+def test_particles_of_a_hierarchy_do_not_end_in_its_neck(centredness):
+    """A scale above 120 sites: its particles are the posterior's, in whatever coordinates."""
+    rng = np.random.default_rng(1)
+    y = 0.5 * rng.normal(size=(120, 1)) + rng.normal(size=(120, 4))
+    users = build_target(jax.random.key(0), hierarchy, (y.astype(np.float32),))
+    target = recentred(users, constant_centredness(users, centredness))
+    found = explore(target, jax.random.key(1), 1, 4)
+    particles = found.particles
+    assert particles.num_gradients > 50_000 and found.num_gradients > particles.num_gradients
+    expected = jax.vmap(target.log_density)(particles.points)
+    np.testing.assert_allclose(particles.log_density, expected, atol=0.01, rtol=1e-4)
+    # The scale by quadrature: means of groups are normal around zero.
+    grid = np.linspace(0.005, 1.5, 2000)
+    log_p = stats.halfnorm.logpdf(grid)
+    log_p += stats.norm(0.0, np.hypot(grid, 0.5)[:, None]).logpdf(y.mean(1)).sum(1)
+    p = np.exp(log_p - log_p.max())
+    mean = np.average(grid, weights=p)
+    sd = np.sqrt(np.average((grid - mean) ** 2, weights=p))
+    x, _ = users_points(target, jnp.asarray(particles.points))
+    scale = np.asarray(users.constrain(np.asarray(x))["scale"])
+    # As twenty independent draws would have it: moves along differences leave it four deviations off.
+    assert abs(scale.mean() - mean) < 0.75 * sd
+    assert 0.5 < scale.std() / sd < 1.5
 
 
 def test_survey(target):
