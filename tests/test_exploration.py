@@ -191,7 +191,7 @@ def test_particles_of_a_hierarchy_do_not_end_in_its_neck(centredness):
     sd = np.sqrt(np.average((grid - mean) ** 2, weights=p))
     x, _ = users_points(target, jnp.asarray(particles.points))
     scale = np.asarray(users.constrain(np.asarray(x))["scale"])
-    # As twenty independent draws would have it: moves along differences leave it four deviations off.
+    # Moves along differences leave it four deviations off.
     assert abs(scale.mean() - mean) < 0.75 * sd
     assert 0.5 < scale.std() / sd < 1.5
 
