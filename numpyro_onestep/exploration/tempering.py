@@ -11,8 +11,8 @@ invariant.
 
 In many dimensions such steps are too short to follow the temperature, and the particles are left
 where little has to be followed, as in the neck of a hierarchy. Most of the moves there are
-Metropolis-adjusted Langevin steps (Roberts and Rosenthal, 1998), with the standard deviations of
-the other half as scales.
+Metropolis-adjusted Langevin steps (Roberts and Rosenthal, 1998), with the covariance of the other
+half, shrunk towards its diagonal, as their scale.
 """
 
 from __future__ import annotations
@@ -56,10 +56,12 @@ _RANDOM_MOVES = 0.3
 _SHORTENED = 8.0
 # Dimensions from which on most sweeps are Langevin moves, and the bounds on sweeps there, of which
 # two are of the other kind and two find scores. Steps are multiples of d^(-1/6) scales: most of
-# nearly the full length, some down to exp(-4) of it.
+# nearly the full length, some down to exp(-4) of it. Correlations of n particles are shrunk by so
+# many times d / n.
 MANY_DIMENSIONS = 16
 _MIN_MANY_SWEEPS, _MAX_MANY_SWEEPS = 6, 12
 _STEP, _SHORTENED_STEP = 1.2, 4.0
+_SHRUNK = 2.0
 
 
 class Particles(NamedTuple):
@@ -244,19 +246,41 @@ def _langevin_sweep(
         prior, gamma = target.log_prior(p), target.log_density(p)
         return (1.0 - beta) * prior + beta * gamma, (prior, gamma)
 
-    size = _STEP * dim ** (-1.0 / 6.0) * jnp.exp(-_SHORTENED_STEP * uniform[3] ** 3)
-    step = size[:, None] * population[0][half:].std(axis=0)
+    size = (_STEP * dim ** (-1.0 / 6.0) * jnp.exp(-_SHORTENED_STEP * uniform[3] ** 3))[:, None]
+    sd, root = _scales(population[0][half:])
+
+    def whitened(score: jax.Array) -> jax.Array:
+        return score * sd if root is None else (score * sd) @ root
+
     unknown = ~jnp.isfinite(score).all(-1)
-    proposal = jnp.where(unknown[:, None], x, x + 0.5 * step**2 * score + step * noise)
+    forward = noise + 0.5 * size * whitened(score)
+    proposal = x + size * sd * (forward if root is None else forward @ root.T)
+    proposal = jnp.where(unknown[:, None], x, proposal)
     (value, (new_prior, new_gamma)), new_score = over_points(
         jax.value_and_grad(tempered, has_aux=True), target, proposal
     )
-    backward = (x - proposal - 0.5 * step**2 * new_score) / step
+    # The noise that would lead back.
+    backward = forward + 0.5 * size * whitened(new_score)
     log_ratio = value - (1.0 - beta) * log_prior - beta * log_gamma
     log_ratio += 0.5 * ((noise**2).sum(-1) - (backward**2).sum(-1))
     accept = (jnp.log(uniform[5]) < log_ratio) | unknown
     accept &= jnp.isfinite(new_gamma) & jnp.isfinite(new_prior) & jnp.isfinite(new_score).all(-1)
     return _exchanged(population, accept, (proposal, new_prior, new_gamma, new_score)), None
+
+
+def _scales(points: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """Standard deviations `(dim,)` of `points: (n, dim)` and a root of their shrunk correlations.
+
+    The root, `(dim, dim)`, is None where nothing is left of correlations.
+    """
+    num, dim = points.shape
+    sd = points.std(axis=0)
+    kept = 1.0 - _SHRUNK * dim / num
+    if kept <= 0.0:
+        return sd, None
+    standard = (points - points.mean(axis=0)) / jnp.where(sd > 0.0, sd, 1.0)
+    correlation = kept * standard.T @ standard / num + (1.0 - kept) * jnp.eye(dim, dtype=sd.dtype)
+    return sd, jnp.linalg.cholesky(correlation)
 
 
 def _exchanged(
