@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_triangular
 
@@ -18,20 +17,16 @@ from numpyro_onestep.exploration.between import (
     bhattacharyya,
     has_valley,
 )
+from numpyro_onestep.exploration.path import in_coordinates, path_of
 from numpyro_onestep.exploration.survey import Survey, survey
-from numpyro_onestep.exploration.tempering import MANY_DIMENSIONS, Particles, temper
+from numpyro_onestep.exploration.tempering import Particles, temper
 from numpyro_onestep.preconditioner import START_SCALE, Affine, GaussianFit, fit_gaussian
 from numpyro_onestep.target import (
     Target,
     can_be_double,
-    can_be_recentred,
-    constant_centredness,
     in_double,
-    recentred,
     recentred_points,
     rounding_errors,
-    starting_points,
-    users_points,
     users_target,
 )
 
@@ -121,8 +116,9 @@ def explore(
         deadline: time of `time.perf_counter` from which on no other fit starts.
     """
     key_start, key_prior, key_temper, key_fit = (jax.random.fold_in(rng_key, i) for i in range(4))
-    target, surveyed, particles = _tempered(target, key_start, key_prior, key_temper, deadline)
-    starts = starting_points(target, key_start, _NUM_INITIAL)
+    initial = users_target(target).initial_points(key_start, _NUM_INITIAL)
+    starts = recentred_points(target, initial)
+    target, surveyed, particles = _tempered(target, initial, key_prior, key_temper, deadline)
     # As many densities on the way from a mode to the particles as the survey had.
     num_ways = min(max(len(surveyed.points) // NUM_BETWEEN, 1), len(particles.points))
     search = _Search(target, np.asarray(starts), particles, max_modes, known, num_ways)
@@ -148,14 +144,14 @@ def explore(
 
 def _tempered(
     target: Target,
-    key_start: jax.Array,
+    initial: jax.Array,
     key_prior: jax.Array,
     key_temper: jax.Array,
     deadline: float,
 ) -> tuple[Target, Survey, Particles]:
     """The target, in double precision where single precision leads astray, and its population."""
-    path = _path(target)
-    starts = starting_points(path, key_start, _NUM_INITIAL)
+    path = path_of(target)
+    starts = recentred_points(path, initial)
     surveyed = survey(path, starts, key_prior)
     particles = temper(path, surveyed, key_temper, deadline=deadline)
     densest = np.argsort(-np.nan_to_num(particles.log_density, nan=-np.inf))[:_NUM_DENSEST]
@@ -168,30 +164,7 @@ def _tempered(
             num_densities=particles.num_densities + again.num_densities,
             num_gradients=particles.num_gradients + again.num_gradients,
         )
-    return target, surveyed, _in_coordinates(target, path, particles)
-
-
-def _path(target: Target) -> Target:
-    """The target in the coordinates to temper in.
-
-    In many dimensions, non-centred ones: in any others the prior of a hierarchy is a funnel, where
-    a scale hardly moves while the many sites below it stand still.
-    """
-    users = users_target(target)
-    if target.dim < MANY_DIMENSIONS or target is users or not can_be_recentred(users):
-        return target
-    return recentred(target, constant_centredness(users, 0.0))
-
-
-def _in_coordinates(target: Target, path: Target, particles: Particles) -> Particles:
-    """The particles of the path in the coordinates of the target."""
-    if path is target:
-        return particles
-    x, log_det = users_points(path, jnp.asarray(particles.points))
-    points = recentred_points(target, x)
-    _, log_det_back = users_points(target, points)
-    log_density = particles.log_density - np.asarray(log_det) + np.asarray(log_det_back)
-    return particles._replace(points=np.asarray(points), log_density=log_density)
+    return target, surveyed, in_coordinates(target, path, particles)
 
 
 class _Search:

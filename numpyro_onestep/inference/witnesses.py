@@ -282,8 +282,7 @@ def _log_share_bound(
         grown = size - np.log(earlier.std(axis=0, ddof=1)).sum()
     if climbed > allowed or grown > allowed:
         return math.inf
-    entropy = 0.5 * dim * (1.0 + math.log(2.0 * math.pi)) + size
-    return float(mean + entropy + _BOUND_ERRORS * error - log_evidence)
+    return float(mean + _entropy(dim, size) + _BOUND_ERRORS * error - log_evidence)
 
 
 def _is_negligible(walk: Walk, beyond: np.ndarray, log_evidence: float) -> np.ndarray:
@@ -297,9 +296,13 @@ def _is_negligible(walk: Walk, beyond: np.ndarray, log_evidence: float) -> np.nd
         return beyond
     dim = walk.points.shape[1]
     sd = np.maximum(walk.points[beyond].std(axis=0), 1.0)
-    entropy = 0.5 * dim * (1.0 + math.log(2.0 * math.pi)) + np.log(sd).sum()
-    highest = walk.log_density + entropy + _SPREAD * math.sqrt(dim / 2.0)
+    highest = walk.log_density + _entropy(dim, np.log(sd).sum()) + _SPREAD * math.sqrt(dim / 2.0)
     return highest < log_evidence + _LOG_NEGLIGIBLE
+
+
+def _entropy(dim: int, log_size: float) -> float:
+    """Of independent normals, by the sum of the logarithms of their standard deviations."""
+    return 0.5 * dim * (1.0 + math.log(2.0 * math.pi)) + log_size
 
 
 def _has_settled(before: tuple[Walk, np.ndarray], walk: Walk, beyond: np.ndarray) -> bool:
