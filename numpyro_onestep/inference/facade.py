@@ -21,15 +21,10 @@ from numpyro_onestep.inference.finished import EXTRA_FIELDS, Finished
 from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress
 from numpyro_onestep.inference.rescue import FALLBACKS, Fallback, rescue
-from numpyro_onestep.inference.result import to_inference_data
+from numpyro_onestep.inference.result import check_axis_names, to_inference_data
 from numpyro_onestep.inference.run import POSTERIORS, Fit, Posterior, Run, finish, num_evaluations
 from numpyro_onestep.inference.saving import load_state, save_state
-from numpyro_onestep.inference_data import (
-    AxisNames,
-    add_groups,
-    check_names,
-    wrap_groups,
-)
+from numpyro_onestep.inference_data import add_groups, wrap_groups
 from numpyro_onestep.target import Target, build_target
 from numpyro_onestep.training import (
     NO_JOURNAL,
@@ -257,7 +252,7 @@ class OneStepInference(Finished):
             jax.random.fold_in(rng_key, i) for i in (1, 2, 3, 4)
         )
         names = self._names(target)
-        _check_names(target, names)
+        check_axis_names(target, names)
         rounds = self.method.num_rounds
         deadline = began + (math.inf if self._time_limit is None else self._time_limit)
         chunk = chunk_size(target.dim, self.method.chunk_width, self.method.num_points)
@@ -401,11 +396,3 @@ class OneStepInference(Finished):
 
 
 _MIN_DRAWS = 100
-
-
-def _check_names(target: Target, names: AxisNames) -> None:
-    """Fails on dims and coords that do not fit before any work is done."""
-    # The same groups as in the result; factors are observations without elements.
-    observed = {name: v for name, v in target.observed_data.items() if v.size}
-    for group in (target.shapes, observed, target.constant_data):
-        check_names({name: leaf.shape for name, leaf in group.items()}, names)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from numpyro_onestep.inference.run import Run
-from numpyro_onestep.inference_data import SAMPLE_DIMS, AxisNames, make_dataset
+from numpyro_onestep.inference_data import SAMPLE_DIMS, AxisNames, argument_names, make_dataset
 from numpyro_onestep.target import (
     Target,
     constant_arrays,
@@ -53,8 +53,9 @@ def prediction_groups(
     _warn_of_data(run.fit.target, arguments)
     drawn = _predict(run, rng_key, arguments)
     given = constant_arrays(run.fit.target, arguments)
-    shapes = {name: value.shape[len(SAMPLE_DIMS) :] for name, value in drawn.items()}
-    shapes |= {name: value.shape for name, value in given.items()}
+    sites = {name: value.shape[len(SAMPLE_DIMS) :] for name, value in drawn.items()}
+    given_shapes = {name: value.shape for name, value in given.items()}
+    shapes = sites | given_shapes
     sizes = {
         dim: size
         for name, shape in shapes.items()
@@ -69,7 +70,8 @@ def prediction_groups(
     names = AxisNames(names.dims, coords)
     groups = {"predictions": make_dataset(drawn, SAMPLE_DIMS, names)}
     if given:
-        groups["predictions_constant_data"] = make_dataset(given, (), names, cut=True)
+        own = argument_names(given_shapes, sites, names)
+        groups["predictions_constant_data"] = make_dataset(given, (), own, cut=True)
     return groups
 
 

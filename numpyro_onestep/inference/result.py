@@ -12,11 +12,26 @@ import numpy as np
 import numpyro
 
 from numpyro_onestep.inference.run import Posterior, Run
-from numpyro_onestep.inference_data import AxisNames, build
-from numpyro_onestep.target import pointwise_log_likelihood
+from numpyro_onestep.inference_data import AxisNames, argument_names, build, check_names
+from numpyro_onestep.target import Target, pointwise_log_likelihood
 from numpyro_onestep.training import TrainingHistory
 
 _MAX_LIKELIHOOD_VALUES = 50_000_000
+
+
+def check_axis_names(target: Target, names: AxisNames) -> None:
+    """Fails on dims and coords that do not fit the groups of a result before any work is done.
+
+    Raises:
+        ValueError: naming the site.
+    """
+    # Factors are observations without elements.
+    observed = {name: v.shape for name, v in target.observed_data.items() if v.size}
+    latent = {name: leaf.shape for name, leaf in target.shapes.items()}
+    given = {name: v.shape for name, v in target.constant_data.items()}
+    check_names(latent, names)
+    check_names(observed, names)
+    check_names(given, argument_names(given, latent | observed, names))
 
 
 def to_inference_data(

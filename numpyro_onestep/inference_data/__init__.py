@@ -21,7 +21,7 @@ from .arviz_lines import (
     wrap_groups,
 )
 from .build import INFERENCE_LIBRARY, build, list_attr, plain_attrs
-from .dims import SAMPLE_DIMS, AxisNames, check_names, make_dataset, merge_names
+from .dims import SAMPLE_DIMS, AxisNames, argument_names, check_names, make_dataset, merge_names
 from .plain import from_plain, to_plain
 from .table import scalar_labels, summary, weighted_summary
 
@@ -31,6 +31,7 @@ __all__ = [
     "AxisNames",
     "Convergence",
     "add_groups",
+    "argument_names",
     "build",
     "check_names",
     "from_netcdf",

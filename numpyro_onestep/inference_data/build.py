@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .arviz_lines import arviz_version, wrap_groups
-from .dims import IMPORTANCE_DIM, MOVED_DIM, SAMPLE_DIMS, AxisNames, make_dataset
+from .dims import IMPORTANCE_DIM, MOVED_DIM, SAMPLE_DIMS, AxisNames, argument_names, make_dataset
 
 Arrays = Mapping[str, Any]
 INFERENCE_LIBRARY = "numpyro_onestep"
@@ -79,9 +79,14 @@ def build(
     for group, arrays in {"prior": prior, "prior_predictive": prior_predictive}.items():
         if arrays:
             groups[group] = make_dataset(arrays, SAMPLE_DIMS, names)
-    for group, arrays in {"observed_data": observed, "constant_data": constant_data}.items():
-        if arrays:
-            groups[group] = make_dataset(arrays, (), names)
+    if observed:
+        groups["observed_data"] = make_dataset(observed, (), names)
+    if constant_data:
+        sites = {k: np.shape(v)[len(SAMPLE_DIMS) :] for k, v in posterior.items()}
+        sites |= {k: v.shape for k, v in observed.items()}
+        given = {k: np.shape(v) for k, v in constant_data.items()}
+        own = argument_names(given, sites, names)
+        groups["constant_data"] = make_dataset(constant_data, (), own)
     groups["importance"] = _importance(importance, importance_weights, moved_log_weight, names)
     groups["training"] = _training(training)
     root = plain_attrs(

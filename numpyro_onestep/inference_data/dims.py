@@ -57,6 +57,23 @@ def merge_names(
     return AxisNames(dims, coords)
 
 
+def argument_names(
+    arguments: Mapping[str, Sequence[int]], sites: Mapping[str, Sequence[int]], names: AxisNames
+) -> AxisNames:
+    """The names as they are for arguments of the model.
+
+    An argument that has the name of a site and another shape (the observations transposed, or
+    without those that are missing) has not the axes of that site.
+
+    Args:
+        arguments: shape of every argument that is an array.
+        sites: event shape of every site.
+        names: of the axes of the sites, and of the user.
+    """
+    other = {k for k, v in arguments.items() if k in sites and tuple(v) != tuple(sites[k])}
+    return AxisNames({k: v for k, v in names.dims.items() if k not in other}, names.coords)
+
+
 def event_dims(site: str, shape: Sequence[int], names: AxisNames) -> tuple[str, ...]:
     """Dim names of one site's event axes of sizes `shape`, checked against the coordinates.
 

@@ -4,6 +4,8 @@ import warnings
 
 import jax
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC, NUTS, Predictive
 from quick import EFFECT, ERROR, run, schools
@@ -79,3 +81,23 @@ def test_arguments_of_predictions(fitted):
     # What held the observed values is no constant, wherever it is passed.
     fitted.predict(KEY, ERROR, effect=EFFECT + 1.0)
     assert set(group_dataset(fitted.inference_data, "predictions_constant_data")) == {"error"}
+
+
+def test_an_argument_with_the_name_of_a_site_and_other_axes():
+    """It is data of the model, not the site: rows and columns swapped, it has no plate's labels."""
+
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("column", 2, dim=-2), numpyro.plate("row", 3, dim=-1):
+            numpyro.sample("y", dist.Normal(mu, 1.0), obs=y.T)
+
+    y = np.arange(6.0, dtype=np.float32).reshape(3, 2)
+    inference = run(model, y)
+    result = inference.inference_data
+    observed = group_dataset(result, "observed_data")["y"]
+    given = group_dataset(result, "constant_data")["y"]
+    assert observed.dims == ("column", "row") and given.dims == ("y_dim_0", "y_dim_1")
+    np.testing.assert_array_equal(given, y)
+    other = inference.predict(KEY, y + 1.0)
+    assert group_dataset(other, "predictions")["y"].dims == ("chain", "draw", "column", "row")
+    np.testing.assert_array_equal(group_dataset(other, "predictions_constant_data")["y"], y + 1.0)
