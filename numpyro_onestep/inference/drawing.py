@@ -19,8 +19,9 @@ from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import Target, users_points
 from numpyro_onestep.training import Draws, TrainedMixture, TrainedSampler, draw
 
-# Floats that one chunk may hold in its largest intermediate, a Jacobian factor per draw.
-_CHUNK_VALUES = 2**24
+# Floats that one chunk may hold in its largest intermediate, a Jacobian factor per draw, unless
+# that is too few draws: as many points walk together, and fewer would show no small missed part.
+_CHUNK_VALUES, _LEAST_CHUNK = 2**24, 2048
 _MAX_CHUNK = 16384
 
 
@@ -210,7 +211,7 @@ def plain_draws(
 
 def chunk_size(dim: int, width: int, num: int) -> int:
     """Weighted draws per chunk: as many as `num`, fewer where their Jacobians fill the memory."""
-    return max(1, min(num, _CHUNK_VALUES // (dim * max(min(dim, width), 1))))
+    return min(num, max(_LEAST_CHUNK, _CHUNK_VALUES // (dim * max(min(dim, width), 1))))
 
 
 def chunks(rng_key: jax.Array, num: int, chunk: int) -> Iterator[tuple[jax.Array, int]]:
