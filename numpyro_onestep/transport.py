@@ -215,7 +215,7 @@ def _forward(transport: Transport, z: jax.Array) -> tuple[jax.Array, jax.Array, 
     if transport.steps is not None:
         mapped = jax.vmap(flows.apply_with_log_det, in_axes=(None, 0))(transport.steps, z)
         image, log_det, sign = mapped
-    return transport.affine.forward(image), log_det + transport.affine.log_det, sign
+    return transport.affine.forward(image), log_det + transport.affine.log_det_at(image), sign
 
 
 @jax.jit

@@ -132,12 +132,17 @@ def _on_host(part: Part, draws: Draws, num: int) -> dict[str, np.ndarray]:
 
     Points and densities are those of the user's model, whatever the coordinates of the sampler.
     """
-    volume = float(part.sampler.affine.log_det)
-    log_density, log_det, log_base = (
+    affine = part.sampler.affine
+    log_density, log_det, log_base, volume = (
         np.asarray(field, np.float64)[:num]
-        for field in (draws.log_density, draws.log_det, draws.log_base)
+        for field in (
+            draws.log_density,
+            draws.log_det,
+            draws.log_base,
+            affine.log_det_at(draws.image),
+        )
     )
-    x = part.sampler.affine.forward(draws.image)
+    x = affine.forward(draws.image)
     log_rho = np.zeros(num)
     if isinstance(part.target, Component):
         log_rho = np.asarray(part.target.log_responsibility(x), np.float64)[:num]

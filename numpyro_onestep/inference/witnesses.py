@@ -17,7 +17,7 @@ from numpyro_onestep.exploration import MIN_WITNESSES
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.importance import evidence
 from numpyro_onestep.inference.drawing import Part, WeightedDraws
-from numpyro_onestep.preconditioner import Affine
+from numpyro_onestep.preconditioner import Affine, Bent, unbent
 from numpyro_onestep.target import Target
 from numpyro_onestep.training import (
     Draws,
@@ -169,14 +169,18 @@ def rival_share(
     """
     identity = flows.identity(parts[0].steps)
     worst = 0.0
-    for i, rival in enumerate(mixture.rivals):
+    for i, fit in enumerate(mixture.rivals):
+        own_affine = parts[0].sampler.affine
+        # Of the same kind as the sampler's, for which programs exist.
+        rival = unbent(fit, len(own_affine.weights)) if isinstance(own_affine, Bent) else fit
         key_draw, key_move, key_label = (jax.random.fold_in(rng_key, 3 * i + j) for j in range(3))
         own = draw(target, rival, identity, key_draw, num)
         own_weight = np.asarray(own.log_weight, np.float64)
         if not np.isfinite(own_weight).any():
             continue
         moved = _move(target, rival, own, parts[0].sampler, np.inf, NUM_RIVAL_MOVES, key_move)
-        points, log_density = rival.forward(moved.points), moved.log_density - rival.log_det
+        points = rival.forward(moved.points)
+        log_density = moved.log_density - rival.log_det_at(moved.points)
         beyond = _beyond(mixture, parts, draws, points, log_density, key_label)
         # Finite draws only: a rival is a witness, not a judge, and may be a poor one.
         local = evidence(np.where(np.isfinite(own_weight), own_weight, -np.inf)).log_evidence
@@ -218,9 +222,11 @@ def particle_share(
     for c, part, rows in groups:
         affine = part.sampler.affine
         start = jax.tree.map(lambda leaf: leaf[:num], first[c])
+        image = affine.inverse(points[rows])
+        volume = np.asarray(affine.log_det_at(image))
         start = start._replace(
-            image=affine.inverse(points[rows]),
-            log_density=log_density[rows] + log_rho[rows, c] + np.asarray(affine.log_det),
+            image=image,
+            log_density=log_density[rows] + log_rho[rows, c] + volume,
             score=jnp.asarray(np.full(start.score.shape, np.nan, start.score.dtype)),
         )
         starts.append(start)
@@ -354,9 +360,8 @@ def _beyond(
     beyond = np.zeros(len(points), bool)
     for c in np.unique(label):
         part, affine = parts[c], parts[c].sampler.affine
-        own = log_density + log_rho[:, c] + affine.log_det
-        log_weight, known = (
-            np.asarray(a) for a in log_weight_at(part.steps, affine.inverse(points), own)
-        )
+        image = affine.inverse(points)
+        own = log_density + log_rho[:, c] + affine.log_det_at(image)
+        log_weight, known = (np.asarray(a) for a in log_weight_at(part.steps, image, own))
         beyond |= (label == c) & _is_beyond(draws, log_weight - part.log_share, known)
     return float(np.mean(beyond))

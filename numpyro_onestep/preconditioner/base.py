@@ -51,6 +51,11 @@ class Affine:
         """`log|det L|`."""
         return jnp.log(jnp.diagonal(self.factor)).sum()
 
+    @jax.jit
+    def log_det_at(self, z: jax.Array) -> jax.Array:
+        """Log-volume of the map at `z: (..., dim)`, `(...)`."""
+        return jnp.broadcast_to(self.log_det, z.shape[:-1])
+
 
 class GaussianFit(NamedTuple):
     """A fit with its account in nats.
@@ -76,7 +81,7 @@ class GaussianFit(NamedTuple):
 
 def log_density(target: Target, affine: Affine, z: jax.Array) -> jax.Array:
     """Log-density of the target as a function of `z`, volume included; integrates to the same Z."""
-    return target.log_density(affine.forward(z)) + affine.log_det
+    return target.log_density(affine.forward(z)) + affine.log_det_at(z)
 
 
 @struct.dataclass

@@ -15,6 +15,8 @@ from numpyro_onestep.training.methods import Method
 # as a share of the largest one.
 _NORMAL = 0.995
 _LEAST_MEAN = 2.0 / 3.0
+# The share for a bent fit in many dimensions.
+_SUFFICIENT = 0.5
 # A tail whose shape does not matter, by its share of the weight, as in the verdict.
 _NEGLIGIBLE_TAIL = 1e-3
 # Largest shapes of a tail: of an untrained fit two standard errors, of 2000 draws, below the
@@ -60,6 +62,13 @@ def _has_light_tail(weight: np.ndarray, max_shape: float) -> bool:
     except FitError:
         return False
     return bool(shape < max_shape)
+
+
+def suffices(draws: Draws) -> bool:
+    """Whether draws of a bent fit will do: in so many dimensions a round costs more than draws."""
+    weight = _relative_weight(draws)
+    share = weight.mean() ** 2 / (weight**2).mean()
+    return bool(share >= _SUFFICIENT and _has_light_tail(weight, _MAX_TRAINED_SHAPE))
 
 
 def serves(draws: Draws, ess_fraction: float, method: Method) -> bool:

@@ -24,11 +24,11 @@ from numpyro_onestep import flow as flows
 from numpyro_onestep.compilation import cancel
 from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
-from numpyro_onestep.preconditioner import Affine, Density
+from numpyro_onestep.preconditioner import Affine, Bent, Density, bent_as
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.budget import Budget
 from numpyro_onestep.training.draws import Draws, draw, ess_and_evidence
-from numpyro_onestep.training.enough import is_enough, is_normal, serves
+from numpyro_onestep.training.enough import is_enough, is_normal, serves, suffices
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.methods import Method
 from numpyro_onestep.training.moves import (
@@ -39,7 +39,7 @@ from numpyro_onestep.training.moves import (
     training_settings,
 )
 from numpyro_onestep.training.outer import funnel_axes, may_have_axes, outer_factors
-from numpyro_onestep.training.start import best_start
+from numpyro_onestep.training.start import best_bends, best_start
 from numpyro_onestep.training.updates import begin, improve, map_of
 
 # Share of the best round's effective draws below which the last updates were an accident.
@@ -58,6 +58,7 @@ class _AfterRound:
         annealed: rounds of annealing done; negative before the first.
         best: share of effective draws of the best round, and leaves of the parameters it drew with.
         outer_factors: where outer points of training lie, if there are any.
+        affine: the coordinates.
         history: until now.
     """
 
@@ -68,6 +69,7 @@ class _AfterRound:
     annealed: int
     best: tuple[float, list[jax.Array]]
     outer_factors: np.ndarray | None
+    affine: Affine
     history: TrainingHistory
 
 
@@ -247,8 +249,12 @@ def _train_rounds(
     # Not static in the programs of a round: all components share them.
     wanted = method.target_ess if target_ess is None else target_ess
     if warm is not None and warm.flow != flow:
-        # Nothing was learned from the old data, whose posterior was normal.
+        # No network was trained on the old data.
         warm = None
+    if warm is not None and isinstance(affine, Bent) and isinstance(warm.affine, Bent):
+        # What was learned was learned in these coordinates.
+        affine = bent_as(affine, warm.affine)
+        density = Density(target, affine)
     params = flow.init(key_init) if warm is None else warm.params
     state = begin(method, params)
     step_size = initial_step_size(affine.mean) if warm is None else np.asarray(warm.step_size)
@@ -272,15 +278,24 @@ def _train_rounds(
         state = jax.tree.unflatten(jax.tree.structure(state), noted.leaves)
         step_size, buffer = noted.step_size, noted.buffer
         annealed, num_done = noted.annealed, noted.num_rounds
-        factors = noted.outer_factors
+        factors, affine = noted.outer_factors, noted.affine
+        density = Density(target, affine)
         best = (noted.best[0], jax.tree.unflatten(jax.tree.structure(params), noted.best[1]))
         history.__dict__.update(vars(copy.deepcopy(noted.history)))
     reused = warm is not None and not history.losses
     try:
         if warm is None and noted is None and plain is not None:
             of_fit = draw_fit()
-            if is_normal(of_fit, method):
-                # A normal posterior needs no network, nor the tails of the untrained one.
+            is_done = is_normal(of_fit, method)
+            if not is_done and isinstance(affine, Bent) and not budget.is_spent():
+                identity = flows.identity(map_of(flow, 1, params, density))
+                found = best_bends(target, affine, identity, of_fit, key_start)
+                affine, of_fit, num_gradients = found
+                density = Density(target, affine)
+                history.num_gradients += num_gradients
+                is_done = suffices(of_fit)
+            if is_done:
+                # Such a posterior needs no network, nor the tails of the untrained one.
                 _record(history, of_fit)
                 cancel()
                 return TrainedSampler(affine, plain.init(key_init), step_size, plain)
@@ -351,7 +366,9 @@ def _train_rounds(
                 break
             leaves, so_far = jax.tree.leaves(state), copy.deepcopy(history)
             kept = (best[0], jax.tree.leaves(best[1]))
-            after = _AfterRound(i + 1, leaves, step_size, buffer, annealed, kept, factors, so_far)
+            after = _AfterRound(
+                i + 1, leaves, step_size, buffer, annealed, kept, factors, affine, so_far
+            )
             journal.note("rounds", after)
         if history.losses:
             # What the last updates have led to, on fresh draws.

@@ -16,8 +16,9 @@ import pytest
 from numpyro.infer.reparam import LocScaleReparam
 from quick import run, stat
 from scipy import stats
-from scipy.special import gammaln
+from scipy.special import digamma, gammaln, polygamma
 
+from numpyro_onestep import OneStepInference
 from numpyro_onestep.inference_data import group_dataset
 
 OPTIONS = {"num_samples": 1000}
@@ -221,3 +222,37 @@ def test_error_of_the_evidence_is_calibrated(model):
     found = [inference.sample(jax.random.key(i), 1000).evidence for i in range(200)]
     covered = [abs(one.log_evidence - truth) <= 1.96 * one.se for one in found]
     assert 0.9 <= np.mean(covered) <= 0.99
+
+
+def log_gammas(dim):
+    """Logarithms of independent Gamma(20) variables in rotated coordinates: log Z = 0."""
+    wide = dist.Normal(0.0, 10.0).expand([dim]).to_event(1)
+    x = numpyro.sample("x", wide)
+    own = rotation(dim) @ x
+    log_density = jnp.sum(20.0 * own - jnp.exp(own) - gammaln(20.0))
+    numpyro.factor("density", log_density - wide.log_prob(x))
+
+
+def rotation(dim):
+    return np.linalg.qr(np.random.default_rng(0).standard_normal((dim, dim)))[0]
+
+
+@pytest.mark.slow
+def test_a_skewed_posterior_of_many_dimensions_needs_no_network():
+    """One hundred and fifty of them: bends of the coordinates have all that is needed.
+
+    Means of 150 standardised variables have 150 chances to be 5 errors off.
+    """
+    inference = OneStepInference(log_gammas, progress_bar=False, log_likelihood=False)
+    result = inference.run(jax.random.key(0), 150)
+    assert inference.verdict.label == "reliable"
+    assert stat(inference, "log_evidence_se") < 0.02
+    assert abs(stat(inference, "log_evidence")) < 4.0 * stat(inference, "log_evidence_se")
+    assert group_dataset(result, "training")["ess_fraction"].size == 1
+    own = np.asarray(inference.get_samples()["x"], np.float64) @ rotation(150).T
+    # Half of the draws at least are effective.
+    allowed = 5.0 * own.std() / np.sqrt(0.5 * len(own))
+    np.testing.assert_allclose(own.mean(0), digamma(20.0), atol=allowed)
+    skewness = ((own - own.mean(0)) ** 3).mean() / own.var() ** 1.5
+    expected = polygamma(2, 20.0) / polygamma(1, 20.0) ** 1.5
+    assert skewness == pytest.approx(expected, abs=0.05)

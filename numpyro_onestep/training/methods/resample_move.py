@@ -21,7 +21,7 @@ from numpyro_onestep.objectives import (
     TargetScoreMatching,
     TrainingBatch,
 )
-from numpyro_onestep.preconditioner import Density
+from numpyro_onestep.preconditioner import Affine, Density, unbent
 from numpyro_onestep.training.draws import value_and_score
 from numpyro_onestep.training.methods.base import Method, finite_only
 from numpyro_onestep.training.moves import MovedPoints
@@ -39,8 +39,11 @@ _MATRIX_RATE = 0.6
 _MIN_DIRECTIONS = 16
 # Dimensions beyond which narrow blocks are faster than wide ones.
 _MAX_WIDE_DIM = 48
-# Where skewness is looked for, in how many rounds' worth of draws, and how much of it is tried.
+# Where training starts with the skewness of the posterior, in how many rounds' worth of draws it is
+# looked for, and how much of it is tried. In more dimensions the coordinates are bent, along how
+# many directions at the most.
 _MIN_SKEWED_DIM, _MAX_SKEWED_DIM = 16, 128
+_MAX_RIDGES = 512
 _START_BATCHES = 4
 _SHARES = (0.5, 0.75, 1.0)
 
@@ -96,6 +99,11 @@ class ResampleMove(Method):
         can_bend = isinstance(network, GatedResidualNetwork) and network.num_ridges > 0
         return _START_BATCHES if can_bend and _MIN_SKEWED_DIM <= dim <= _MAX_SKEWED_DIM else 0
 
+    def preconditioner(self, fit: Affine) -> Affine:
+        """The Gaussian fit, with room for bends where the network has too few units for them."""
+        dim = len(fit.mean)
+        return fit if dim <= _MAX_SKEWED_DIM else unbent(fit, min(dim, _MAX_RIDGES))
+
     def num_outer(self, dim: int) -> int:
         """Half of the fresh draws."""
         return 2 * (self.batch_size // 4) if dim >= _MIN_OUTER_DIM else 0
@@ -109,8 +117,9 @@ class ResampleMove(Method):
         network = self.flow(dim).network
         generator = np.random.default_rng(0)
         towards = generator.standard_normal((network.num_ridges, dim)).astype(base.dtype)
-        found, weights = (np.asarray(part) for part in ridges(base, score, towards))
-        return [network.bent(params, found, share * weights) for share in _SHARES]
+        drawn = (part.reshape(-1, dim) for part in (base, score))
+        found, weights = (np.asarray(part) for part in ridges(*drawn, towards))
+        return [network.bent(params, found, share * weights / 6.0) for share in _SHARES]
 
     def optimiser(self) -> optax.GradientTransformation:
         """Muon for matrices of many rows and columns, Adam for the rest.
