@@ -94,11 +94,11 @@ def found_bends(scale):
     target = build_target(jax.random.key(0), log_gammas, (dim,))
     mean = jnp.asarray(rotation(dim).T @ np.full(dim, digamma(CONCENTRATION)), jnp.float32)
     sd = np.sqrt(polygamma(1, CONCENTRATION))
-    fit = unbent(Affine(mean, scale * sd * jnp.eye(dim)), dim)
+    fit = Affine(mean, scale * sd * jnp.eye(dim))
     flow = method.flow(dim)
     identity = flows.identity(flow.steps(flow.init(jax.random.key(1))))
     of_fit = draw(target, fit, identity, jax.random.key(2), 1000)
-    found, draws, num_gradients = best_bends(target, fit, identity, of_fit, jax.random.key(3))
+    found, draws, num_gradients = best_bends(target, fit, dim, identity, of_fit, jax.random.key(3))
     # Three further batches and three offers.
     assert num_gradients == 6000
     return fit, of_fit, found, draws
@@ -106,7 +106,7 @@ def found_bends(scale):
 
 def test_bends_suffice_where_skewness_is_all_that_a_fit_lacks():
     _, of_fit, found, draws = found_bends(0.95)
-    assert np.any(np.asarray(found.weights) != 0.0)
+    assert isinstance(found, Bent)
     share = ess_and_evidence(draws)[0]
     assert share > 0.5 and share > 2.0 * ess_and_evidence(of_fit)[0]
 
@@ -115,3 +115,9 @@ def test_bends_of_a_bad_fit_are_not_taken():
     """One of three times the width."""
     fit, of_fit, found, draws = found_bends(3.0)
     assert found is fit and draws is of_fit
+
+
+def test_coordinates_are_bent_where_networks_have_too_few_units():
+    method = ResampleMove()
+    assert method.num_ridges(128) == 0 and method.num_ridges(129) == 129
+    assert method.num_ridges(1000) == 512

@@ -251,7 +251,7 @@ def _train_rounds(
     if warm is not None and warm.flow != flow:
         # No network was trained on the old data.
         warm = None
-    if warm is not None and isinstance(affine, Bent) and isinstance(warm.affine, Bent):
+    if warm is not None and isinstance(warm.affine, Bent):
         # What was learned was learned in these coordinates.
         affine = bent_as(affine, warm.affine)
         density = Density(target, affine)
@@ -287,13 +287,15 @@ def _train_rounds(
         if warm is None and noted is None and plain is not None:
             of_fit = draw_fit()
             is_done = is_normal(of_fit, method)
-            if not is_done and isinstance(affine, Bent) and not budget.is_spent():
+            num_ridges = 0 if is_done or budget.is_spent() else method.num_ridges(target.dim)
+            if num_ridges:
                 identity = flows.identity(map_of(flow, 1, params, density))
-                found = best_bends(target, affine, identity, of_fit, key_start)
-                affine, of_fit, num_gradients = found
+                affine, of_fit, num_gradients = best_bends(
+                    target, affine, num_ridges, identity, of_fit, key_start
+                )
                 density = Density(target, affine)
                 history.num_gradients += num_gradients
-                is_done = suffices(of_fit)
+                is_done = isinstance(affine, Bent) and suffices(of_fit)
             if is_done:
                 # Such a posterior needs no network, nor the tails of the untrained one.
                 _record(history, of_fit)

@@ -5,7 +5,6 @@ Of a map with units enough, or of coordinates that are bent before any map.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from numpyro_onestep import flow as flows
 from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
-from numpyro_onestep.preconditioner import Bent, Density
+from numpyro_onestep.preconditioner import Affine, Bent, Density
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import Draws, affinity, draw
 from numpyro_onestep.training.methods import Method
@@ -71,8 +70,13 @@ def best_start(
 
 
 def best_bends(
-    target: Target, unbent: Bent, identity: Any, of_fit: Draws, rng_key: jax.Array
-) -> tuple[Bent, Draws, int]:
+    target: Target,
+    fit: Affine,
+    num_ridges: int,
+    identity: Any,
+    of_fit: Draws,
+    rng_key: jax.Array,
+) -> tuple[Affine, Draws, int]:
     """The bends that bring a Gaussian fit closest to the target, if they bring it close.
 
     Half, three quarters or all of those that its skewness asks for, or none; each is measured by
@@ -80,7 +84,8 @@ def best_bends(
 
     Args:
         target: the model.
-        unbent: the fit, with room for bends.
+        fit: without bends.
+        num_ridges: how many directions to bend it along.
         identity: a map of the flow that moves nothing.
         of_fit: `n` draws of the fit itself, the first batch to look at.
         rng_key: for all others.
@@ -91,19 +96,21 @@ def best_bends(
     """
     num = len(of_fit.base)
 
-    def drawn(affine: Bent, i: int) -> Draws:
+    def drawn(affine: Affine, i: int) -> Draws:
         return draw(target, affine, identity, jax.random.fold_in(rng_key, i), num)
 
-    batches = [of_fit, *(drawn(unbent, i) for i in range(1, _NUM_BATCHES))]
+    batches = [of_fit, *(drawn(fit, i) for i in range(1, _NUM_BATCHES))]
     base, score = (
         np.concatenate([np.asarray(getattr(draws, name)) for draws in batches])
         for name in ("base", "score")
     )
-    towards = np.random.default_rng(0).standard_normal(unbent.directions.shape).astype(base.dtype)
+    towards = (
+        np.random.default_rng(0).standard_normal((num_ridges, base.shape[1])).astype(base.dtype)
+    )
     found: Any = [np.asarray(part) for part in ridges(base, score, towards)]
     directions, weights = found
     offers = [
-        dataclasses.replace(unbent, directions=directions, weights=share * weights)
+        Bent(fit.mean, fit.factor, directions, share * weights)
         for share in _SHARES
         if np.isfinite(weights).all()
     ]
@@ -111,6 +118,6 @@ def best_bends(
     took = num * (_NUM_BATCHES - 1 + len(offers))
     closeness = [affinity(one) for one in draws]
     if max(closeness, default=0.0) < _LEAST_AFFINITY:
-        return unbent, of_fit, took
+        return fit, of_fit, took
     best = int(np.argmax(closeness))
     return offers[best], draws[best], took

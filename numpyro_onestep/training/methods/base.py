@@ -159,6 +159,10 @@ class Method:
         """
         return None
 
+    def num_ridges(self, dim: int) -> int:
+        """Directions along which the coordinates may be bent before any training; 0 for none."""
+        return 0
+
     def num_start_batches(self, dim: int) -> int:
         """Rounds' worth of draws of the Gaussian fit that `starts` looks at; 0 for no starts."""
         return 0

@@ -21,7 +21,7 @@ from numpyro_onestep.objectives import (
     TargetScoreMatching,
     TrainingBatch,
 )
-from numpyro_onestep.preconditioner import Affine, Density, unbent
+from numpyro_onestep.preconditioner import Density
 from numpyro_onestep.training.draws import value_and_score
 from numpyro_onestep.training.methods.base import Method, finite_only
 from numpyro_onestep.training.moves import MovedPoints
@@ -99,10 +99,9 @@ class ResampleMove(Method):
         can_bend = isinstance(network, GatedResidualNetwork) and network.num_ridges > 0
         return _START_BATCHES if can_bend and _MIN_SKEWED_DIM <= dim <= _MAX_SKEWED_DIM else 0
 
-    def preconditioner(self, fit: Affine) -> Affine:
-        """The Gaussian fit, with room for bends where the network has too few units for them."""
-        dim = len(fit.mean)
-        return fit if dim <= _MAX_SKEWED_DIM else unbent(fit, min(dim, _MAX_RIDGES))
+    def num_ridges(self, dim: int) -> int:
+        """As many as dimensions, where the network has too few units for them."""
+        return min(dim, _MAX_RIDGES) if dim > _MAX_SKEWED_DIM else 0
 
     def num_outer(self, dim: int) -> int:
         """Half of the fresh draws."""
