@@ -54,16 +54,15 @@ class OneStepTransform(Transform):
         return jnp.vectorize(lambda z: self._with_volume(z)[1], signature="(d)->()")(x)
 
     def _with_volume(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        volume = jnp.zeros((), z.dtype)
+        log_det = jnp.zeros((), z.dtype)
         # Called from inside the model, which both the flow and the coordinates may run again.
         with apart():
             if self.steps is not None:
                 z, log_det, _ = flows.apply_with_log_det(self.steps, z)
-                volume = log_det
             x = self.affine.forward(z)
-            volume += self.affine.log_det_at(z)
+            log_det += self.affine.log_det_at(z)
             (x,), (log_stretch,) = users_points(self.coordinates, x[None])
-        return x, volume + log_stretch
+        return x, log_det + log_stretch
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """All that it is made of holds arrays."""

@@ -169,10 +169,10 @@ def rival_share(
     """
     identity = flows.identity(parts[0].steps)
     worst = 0.0
+    affine = parts[0].sampler.affine
     for i, fit in enumerate(mixture.rivals):
-        own_affine = parts[0].sampler.affine
         # Of the same kind as the sampler's, for which programs exist.
-        rival = unbent(fit, len(own_affine.weights)) if isinstance(own_affine, Bent) else fit
+        rival = unbent(fit, len(affine.weights)) if isinstance(affine, Bent) else fit
         key_draw, key_move, key_label = (jax.random.fold_in(rng_key, 3 * i + j) for j in range(3))
         own = draw(target, rival, identity, key_draw, num)
         own_weight = np.asarray(own.log_weight, np.float64)

@@ -61,8 +61,7 @@ class Bent(Affine):
     @jax.jit
     def forward(self, z: jax.Array) -> jax.Array:
         """Bent coordinates to unconstrained ones; `(..., dim)`."""
-        bent, _ = self._bend(z)
-        return self.mean + bent @ self.factor.T
+        return super().forward(jnp.vectorize(self._bend_one, signature="(d)->(d)")(z))
 
     @jax.jit
     def inverse(self, x: jax.Array) -> jax.Array:
@@ -72,22 +71,19 @@ class Bent(Affine):
     @jax.jit
     def log_det_at(self, z: jax.Array) -> jax.Array:
         """Log-volume of the map at `z: (..., dim)`, `(...)`."""
-        return self._bend(z)[1] + self.log_det
-
-    def _bend(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.vectorize(self._bend_one, signature="(d)->(d),()")(y)
-
-    def _bend_one(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         bow = self._bow
-        root = jnp.hypot(_SCALE, y)
-        log_det = jnp.log(jnp.cosh(bow) + y / root * jnp.sinh(bow)).sum()
-        z = y * jnp.cosh(bow) + (root - _MEAN) * jnp.sinh(bow)
+        slope = jnp.cosh(bow) + z / jnp.hypot(_SCALE, z) * jnp.sinh(bow)
+        return jnp.log(slope).sum(axis=-1) + self.log_det
+
+    def _bend_one(self, y: jax.Array) -> jax.Array:
+        bow = self._bow
+        z = y * jnp.cosh(bow) + (jnp.hypot(_SCALE, y) - _MEAN) * jnp.sinh(bow)
         for lower, upper, cells in self._couplings():
             a, b = jnp.moveaxis(_halved(z, cells), 1, 0)
             b = b + self._displacement(a, lower, upper)
             a = a + self._displacement(b, upper, lower)
             z = jnp.stack([a, b], axis=1).reshape(-1)[: len(y)]
-        return z, log_det
+        return z
 
     def _unbend_one(self, z: jax.Array) -> jax.Array:
         for lower, upper, cells in reversed(list(self._couplings())):
