@@ -37,7 +37,7 @@ def is_normal(draws: Draws, method: Method) -> bool:
     if not np.isfinite(np.asarray(draws.log_weight)).all():
         return False
     weight = _relative_weight(draws)
-    share = weight.mean() ** 2 / (weight**2).mean()
+    share = _effective_share(weight)
     is_flat = share >= max(_NORMAL, method.target_ess) and weight.mean() > _LEAST_MEAN
     return bool(is_flat and _has_light_tail(weight, _MAX_NORMAL_SHAPE))
 
@@ -47,6 +47,11 @@ def _relative_weight(draws: Draws) -> np.ndarray:
     log_weight = np.asarray(draws.log_weight, float)
     log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
     return np.exp(log_weight - log_weight.max())
+
+
+def _effective_share(weight: np.ndarray) -> float:
+    """Share of effective draws, by Kish."""
+    return float(weight.mean() ** 2 / (weight**2).mean())
 
 
 def _has_light_tail(weight: np.ndarray, max_shape: float) -> bool:
@@ -67,7 +72,7 @@ def _has_light_tail(weight: np.ndarray, max_shape: float) -> bool:
 def suffices(draws: Draws) -> bool:
     """Whether draws of a bent fit will do: in so many dimensions a round costs more than draws."""
     weight = _relative_weight(draws)
-    share = weight.mean() ** 2 / (weight**2).mean()
+    share = _effective_share(weight)
     return bool(share >= _SUFFICIENT and _has_light_tail(weight, _MAX_TRAINED_SHAPE))
 
 

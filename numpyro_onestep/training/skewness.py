@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from numpyro_onestep.compilation import compiled
 
@@ -26,6 +27,17 @@ _RIDGE_PENALTY = 3e-2
 # Longest residual gradient that counts in full, in units of sqrt(dim): a single point in a steep
 # region must not bend the map everywhere.
 _MAX_RESIDUAL = 5.0
+SHARES = (0.5, 0.75, 1.0)
+"""How much of the ridges is tried: the more a posterior differs from its fit, the more does the
+first order overshoot."""
+
+
+def find_ridges(base: np.ndarray, score: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """`ridges` from directions at random, on the host."""
+    shape = (num, base.shape[-1])
+    start = np.random.default_rng(0).standard_normal(shape).astype(base.dtype)
+    directions, weights = ridges(base, score, start)
+    return np.asarray(directions), np.asarray(weights)
 
 
 @compiled()

@@ -17,14 +17,12 @@ from numpyro_onestep.preconditioner import Affine, Bent, Density
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.draws import Draws, affinity, draw
 from numpyro_onestep.training.methods import Method
-from numpyro_onestep.training.skewness import ridges
+from numpyro_onestep.training.skewness import SHARES, find_ridges
 from numpyro_onestep.training.updates import map_of
 
-# How many batches of draws bends come from, how much of them is tried (the more a posterior differs
-# from its fit, the more does the first order overshoot), and the affinity to the target from which
-# on they are taken: where they explain less, training does better in coordinates that are straight.
+# How many batches of draws bends come from, and the affinity to the target from which on they are
+# taken: where they explain less, training does better in coordinates that are straight.
 _NUM_BATCHES = 4
-_SHARES = (0.5, 0.75, 1.0)
 _LEAST_AFFINITY = 0.8
 
 
@@ -104,14 +102,12 @@ def best_bends(
         np.concatenate([np.asarray(getattr(draws, name)) for draws in batches])
         for name in ("base", "score")
     )
-    towards = (
-        np.random.default_rng(0).standard_normal((num_ridges, base.shape[1])).astype(base.dtype)
-    )
-    found: Any = [np.asarray(part) for part in ridges(base, score, towards)]
+    # Arrays of the host, which compile nothing.
+    found: Any = find_ridges(base, score, num_ridges)
     directions, weights = found
     offers = [
         Bent(fit.mean, fit.factor, directions, share * weights)
-        for share in _SHARES
+        for share in SHARES
         if np.isfinite(weights).all()
     ]
     draws = [drawn(offer, _NUM_BATCHES) for offer in offers]

@@ -26,7 +26,7 @@ from numpyro_onestep.training.draws import value_and_score
 from numpyro_onestep.training.methods.base import Method, finite_only
 from numpyro_onestep.training.moves import MovedPoints
 from numpyro_onestep.training.packing import Packed, packed
-from numpyro_onestep.training.skewness import ridges
+from numpyro_onestep.training.skewness import SHARES, find_ridges
 
 # Newton steps per block for the preimages of a batch: points that they leave too far off are left
 # out.
@@ -39,13 +39,11 @@ _MATRIX_RATE = 0.6
 _MIN_DIRECTIONS = 16
 # Dimensions beyond which narrow blocks are faster than wide ones.
 _MAX_WIDE_DIM = 48
-# Where training starts with the skewness of the posterior, in how many rounds' worth of draws it is
-# looked for, and how much of it is tried. In more dimensions the coordinates are bent, along how
-# many directions at the most.
+# Where training starts with the skewness of the posterior, and in how many rounds' worth of draws
+# it is looked for. In more dimensions coordinates are bent, along how many directions at the most.
 _MIN_SKEWED_DIM, _MAX_SKEWED_DIM = 16, 128
 _MAX_RIDGES = 512
 _START_BATCHES = 4
-_SHARES = (0.5, 0.75, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,17 +106,12 @@ class ResampleMove(Method):
         return 2 * (self.batch_size // 4) if dim >= _MIN_OUTER_DIM else 0
 
     def starts(self, params: Params, base: np.ndarray, score: np.ndarray) -> list[Params]:
-        """Maps that have the skewness of the posterior, to first order, or a part of it.
-
-        The more a posterior differs from its Gaussian fit, the more does the first order overshoot.
-        """
+        """Maps that have the skewness of the posterior, to first order, or a part of it."""
         dim = base.shape[-1]
         network = self.flow(dim).network
-        generator = np.random.default_rng(0)
-        towards = generator.standard_normal((network.num_ridges, dim)).astype(base.dtype)
-        drawn = (part.reshape(-1, dim) for part in (base, score))
-        found, weights = (np.asarray(part) for part in ridges(*drawn, towards))
-        return [network.bent(params, found, share * weights / 6.0) for share in _SHARES]
+        base, score = base.reshape(-1, dim), score.reshape(-1, dim)
+        found, weights = find_ridges(base, score, network.num_ridges)
+        return [network.bent(params, found, share * weights / 6.0) for share in SHARES]
 
     def optimiser(self) -> optax.GradientTransformation:
         """Muon for matrices of many rows and columns, Adam for the rest.
