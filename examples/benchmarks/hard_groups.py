@@ -88,27 +88,26 @@ def _beta_groups() -> Truth:
     return grid_posterior({"mean": mean, "size": size}, log_joint, values)
 
 
-_GROUPS, _ROWS_PER_GROUP = 25, 4
+_ROWS_PER_GROUP = 4
 
 
 def poisson_groups(y: jax.Array) -> None:
     """Log rates of groups around a common level, as users write them."""
     level = numpyro.sample("level", dist.Normal(0.0, 2.0))
     spread = numpyro.sample("spread", dist.HalfCauchy(1.0))
-    with numpyro.plate("group", _GROUPS):
+    with numpyro.plate("group", len(y)):
         log_rate = numpyro.sample("log_rate", dist.Normal(level, spread))
     numpyro.sample("y", dist.Poisson(jnp.exp(log_rate)[:, None]).to_event(2), obs=y)
 
 
-def _counts() -> np.ndarray:
+def _counts(num_groups: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(13)
-    rate = np.exp(0.5 + 0.6 * rng.normal(size=_GROUPS))
-    return rng.poisson(rate[:, None], (_GROUPS, _ROWS_PER_GROUP))
+    rate = np.exp(0.5 + 0.6 * rng.normal(size=num_groups))
+    return {"y": rng.poisson(rate[:, None], (num_groups, _ROWS_PER_GROUP))}
 
 
-def _poisson_groups() -> Truth:
-    y = _counts()
-    level, log_spread = np.linspace(-1.5, 2.0, 141), np.linspace(-6.0, 1.5, 151)
+def _poisson_groups(num_groups: int, level: np.ndarray, log_spread: np.ndarray) -> Truth:
+    y = _counts(num_groups)["y"]
     unit = np.linspace(-8.0, 8.0, 801)
     u, s = np.meshgrid(level, np.exp(log_spread), indexing="ij")
     log_rate = u[..., None] + s[..., None] * unit
@@ -121,6 +120,118 @@ def _poisson_groups() -> Truth:
         log_joint += count * (log_integral + np.log(unit[1] - unit[0]))
     values = {"level": element("level"), "log spread": lambda x: np.log(element("spread")(x))}
     return grid_posterior({"level": level, "log spread": log_spread}, log_joint, values)
+
+
+def varying_slopes(group: jax.Array, x: jax.Array, y: jax.Array) -> None:
+    """A line for each group, whose coefficients are correlated: as users write it."""
+    mean = numpyro.sample("mean", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    sd = numpyro.sample("sd", dist.HalfNormal(1.0).expand([2]).to_event(1))
+    corr = numpyro.sample("corr", dist.LKJCholesky(2, 2.0))
+    noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+    with numpyro.plate("groups", _NUM_LINES):
+        line = numpyro.sample("line", dist.MultivariateNormal(mean, scale_tril=sd[:, None] * corr))
+    at = line[group, 0] + line[group, 1] * x
+    numpyro.sample("y", dist.Normal(at, noise).to_event(1), obs=y)
+
+
+_NUM_LINES, _ROWS_PER_LINE = 40, 8
+
+
+def _lines() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(17)
+    group = np.repeat(np.arange(_NUM_LINES), _ROWS_PER_LINE)
+    x = rng.normal(size=len(group)).astype(np.float32)
+    line = np.array([1.0, 0.5]) + rng.normal(size=(_NUM_LINES, 2)) @ np.array(
+        [[1.0, 0.5], [0, 0.5]]
+    )
+    y = line[group, 0] + line[group, 1] * x + 0.5 * rng.normal(size=len(group))
+    return {"group": group, "x": x, "y": y.astype(np.float32)}
+
+
+def _varying_slopes() -> Truth:
+    """Importance sampling in sds, correlation and noise, all lines integrated out: error 0.003."""
+    _, x, y = (value.reshape(_NUM_LINES, -1).astype(float) for value in _lines().values())
+    design = np.stack([np.ones_like(x), x], -1)
+    scatter = np.linalg.inv(np.einsum("gni,gnj->gij", design, design))
+    fitted = np.einsum("gij,gnj,gn->gi", scatter, design, y)
+    residual = ((y - np.einsum("gni,gi->gn", design, fitted)) ** 2).sum()
+    num_free = y.size - 2 * _NUM_LINES
+    log_2pi = np.log(2.0 * np.pi)
+
+    def log_joint(point: np.ndarray) -> np.ndarray:
+        sd, rho, noise = np.exp(point[:, :2]), np.tanh(point[:, 2]), np.exp(point[:, 3])
+        covariance = (
+            sd[:, :, None]
+            * sd[:, None, :]
+            * np.where(np.eye(2, dtype=bool), 1.0, rho[:, None, None])
+        )
+        variance = covariance[:, None] + noise[:, None, None, None] ** 2 * scatter
+        precision = np.linalg.inv(variance)
+        of_mean = precision.sum(1) + np.eye(2) / 4.0
+        towards = np.einsum("sgij,gj->si", precision, fitted)
+        value = -0.5 * np.einsum("gi,sgij,gj->s", fitted, precision, fitted)
+        value += 0.5 * np.einsum("si,sij,sj->s", towards, np.linalg.inv(of_mean), towards)
+        value -= 0.5 * (np.linalg.slogdet(variance)[1].sum(1) + np.linalg.slogdet(of_mean)[1])
+        value -= np.log(4.0) + _NUM_LINES * log_2pi
+        # What no line explains.
+        value -= num_free * (np.log(noise) + 0.5 * log_2pi) + 0.5 * residual / noise**2
+        value += 0.5 * np.linalg.slogdet(scatter)[1].sum()
+        value += (stats.halfnorm.logpdf(sd) + point[:, :2]).sum(1)
+        value += stats.halfnorm.logpdf(noise) + point[:, 3]
+        return value + np.log(0.75) + 2.0 * np.log1p(-(rho**2))
+
+    start = np.log([1.1, 0.5, 1.0, 0.5])
+    start[2] = np.arctanh(0.5)
+    mode = optimize.minimize(lambda p: -log_joint(p[None])[0], start, method="BFGS")
+    proposal = stats.multivariate_t(mode.x, 1.3 * mode.hess_inv, df=6)
+    points = proposal.rvs(100_000, random_state=np.random.default_rng(0))
+    value = np.concatenate([log_joint(part) for part in np.split(points, 20)])
+    log_weight = value - proposal.logpdf(points)
+    weight = np.exp(log_weight - log_weight.max())
+    # Of LKJ's factor [[1, 0], [rho, sqrt(1 - rho^2)]].
+    scalars = {
+        "sd 0": (element("sd", 0), np.exp(points[:, 0])),
+        "sd 1": (element("sd", 1), np.exp(points[:, 1])),
+        "correlation": (element("corr", 1, 0), np.tanh(points[:, 2])),
+        "noise": (element("noise"), np.exp(points[:, 3])),
+    }
+    marginals = []
+    for name, (function, values) in scalars.items():
+        order = np.argsort(values)
+        cdf = np.cumsum(weight[order]) / weight.sum()
+        quantiles = [float(values[order][np.searchsorted(cdf, level)]) for level in LEVELS]
+        marginals.append(share(name, function, quantiles, LEVELS))
+    return Truth(float(log_weight.max() + np.log(weight.mean())), tuple(marginals))
+
+
+def random_walk(y: jax.Array) -> None:
+    """A level that moves at random, measured with an error: both scales unknown."""
+    moves = numpyro.sample("moves", dist.HalfNormal(1.0))
+    error = numpyro.sample("error", dist.HalfNormal(1.0))
+    level = numpyro.sample("level", dist.GaussianRandomWalk(moves, num_steps=len(y)))
+    numpyro.sample("y", dist.Normal(level, error).to_event(1), obs=y)
+
+
+def _levels() -> np.ndarray:
+    rng = np.random.default_rng(19)
+    return (np.cumsum(0.2 * rng.normal(size=150)) + rng.normal(size=150)).astype(np.float32)
+
+
+def _random_walk() -> Truth:
+    log_moves, log_error = np.linspace(-4.5, 0.5, 251), np.linspace(-0.6, 0.6, 121)
+    q, r = np.meshgrid(np.exp(2.0 * log_moves), np.exp(2.0 * log_error), indexing="ij")
+    mean, variance, log_joint = np.zeros_like(q), np.zeros_like(q), np.log(q * r) / 2.0
+    for value in _levels().astype(float):
+        variance = variance + q
+        total = variance + r
+        log_joint += stats.norm.logpdf(value, mean, np.sqrt(total))
+        mean, variance = mean + variance / total * (value - mean), variance * r / total
+    log_joint += stats.halfnorm.logpdf(np.sqrt(q)) + stats.halfnorm.logpdf(np.sqrt(r))
+    values = {
+        "log moves": lambda x: np.log(element("moves")(x)),
+        "log error": lambda x: np.log(element("error")(x)),
+    }
+    return grid_posterior({"log moves": log_moves, "log error": log_error}, log_joint, values)
 
 
 ROWS = (
@@ -136,9 +247,33 @@ ROWS = (
     HardRow(
         "poisson_groups",
         poisson_groups,
-        _poisson_groups,
+        lambda: _poisson_groups(25, np.linspace(-1.5, 2.0, 141), np.linspace(-6.0, 1.5, 151)),
         27,
         "a spread of groups, perhaps zero",
-        lambda: {"y": _counts()},
+        lambda: _counts(25),
+    ),
+    HardRow(
+        "many_groups",
+        poisson_groups,
+        lambda: _poisson_groups(300, np.linspace(0.2, 0.8, 121), np.linspace(-0.9, -0.1, 121)),
+        302,
+        "three hundred skew coordinates",
+        lambda: _counts(300),
+    ),
+    HardRow(
+        "varying_slopes",
+        varying_slopes,
+        _varying_slopes,
+        86,
+        "correlated effects, their covariance unknown",
+        _lines,
+    ),
+    HardRow(
+        "random_walk",
+        random_walk,
+        _random_walk,
+        152,
+        "a scale of moves behind errors",
+        lambda: {"y": _levels()},
     ),
 )

@@ -1,12 +1,8 @@
 r"""Loc-scale sites of a model, and the model with those sites anywhere between two forms.
 
-A latent site `theta = loc + scale * e`, with `loc` or `scale` made from other latent sites, has in
-
-    u = c loc + scale^(c - 1) (theta - loc),    0 <= c <= 1,
-
-its own coordinates at c = 1 and those of `e` at c = 0 (Gorinova, Moore and Hoffman,
-arXiv 1906.03028; NumPyro's `LocScaleReparam`). The evidence does not depend on c; how close the
-posterior of `u` is to a normal does.
+A latent site `theta = loc + scale * e`, with `loc` or `scale` made from other latent sites, has
+coordinates between its own and those of `e` (see `target.centring`). The evidence does not depend
+on the centredness c that stands for them; how close the posterior there is to a normal does.
 """
 
 from __future__ import annotations
@@ -17,50 +13,46 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
+import numpyro
 from numpyro import handlers
-from numpyro.distributions import biject_to, constraints
-from numpyro.infer.reparam import LocScaleReparam, Reparam
+from numpyro.infer.reparam import Reparam
 from numpyro.ops.provenance import eval_provenance
 
-from numpyro_onestep.target.normal_scores import NormalScore, has_normal_score, parameters
+from numpyro_onestep.target.centring import (
+    bare_distribution,
+    can_be_centred,
+    centring,
+    moving_parameters,
+)
+from numpyro_onestep.target.normal_scores import (
+    NormalScore,
+    auxiliary_name,
+    has_normal_score,
+    parameters,
+)
 from numpyro_onestep.target.traces import Site, Trace, is_continuous, is_discrete
 
 Centredness = dict[str, jax.Array]
 """`c` by site, each of the shape of the site's value."""
 
-# Families that a change of loc and scale maps to themselves, with their other parameters.
-_SHAPE_PARAMETERS: dict[type, tuple[str, ...]] = {
-    dist.AsymmetricLaplace: ("asymmetry",),
-    dist.Cauchy: (),
-    dist.Gumbel: (),
-    dist.Laplace: (),
-    dist.Logistic: (),
-    dist.Normal: (),
-    dist.SoftLaplace: (),
-    dist.StudentT: ("df",),
-}
-# Supports that no parameter enters.
-_SUPPORTS = (constraints.real, constraints.positive, constraints.unit_interval)
 # Sites that NumPyro's reparametrisations add, next to a deterministic site of the bare name.
 _ADDED = ("_decentered", "_base", "_normal")
 
 
 class _Recentre(Reparam):
-    """`LocScaleReparam`, in the place of the base distribution where there are transforms."""
+    """A site as a function of its coordinates at some centredness, before any transforms."""
 
     def __init__(self, centredness: jax.Array) -> None:
         self.centredness = centredness
 
     def __call__(self, name: str, fn: Any, obs: Any) -> tuple[None, jax.Array]:
+        if obs is not None:
+            raise ValueError(f"site '{name}' has its value already, as inside `scan`")
         bare, expand_shape, event_dim = self._unwrap(fn)
-        transforms = []
-        if isinstance(bare, dist.TransformedDistribution):
-            transforms, bare = bare.transforms, bare_distribution(bare.base_dist)
-            fn = self._wrap(bare, expand_shape, event_dim)
-        shape_parameters = _SHAPE_PARAMETERS[type(bare)]
-        _, value = LocScaleReparam(self.centredness, shape_parameters)(name, fn, obs)
-        for transform in transforms:
+        at = centring(bare, self.centredness)
+        auxiliary = self._wrap(at.auxiliary, expand_shape, event_dim)
+        value = at.value(numpyro.sample(auxiliary_name(name), auxiliary))
+        for transform in getattr(bare, "transforms", ()):
             value = transform(value)
         return None, value
 
@@ -70,7 +62,7 @@ class RecentredModel:
     """The user's model with the centredness of some sites as its first argument.
 
     Each of those sites becomes a deterministic one of the same name and value, beside an auxiliary
-    latent site (see `normal_scores.auxiliary_name`, which is how `LocScaleReparam` names it).
+    latent site (see `normal_scores.auxiliary_name`).
 
     Attributes:
         model: the user's.
@@ -136,7 +128,7 @@ def replaceable_sites(
     def all_parameters(**values: Any) -> Any:
         args, kwargs = arguments
         again = handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
-        moving = {name: loc_and_scale(again[name]["fn"]) for name in movable}
+        moving = {name: moving_parameters(again[name]["fn"]) for name in movable}
         return moving, {name: parameters(bare_distribution(again[name]["fn"])) for name in scorable}
 
     try:
@@ -167,33 +159,7 @@ def _is_free(site: Site, sites: Trace) -> bool:
 
 
 def _is_candidate(site: Site, sites: Trace) -> bool:
-    if not _is_free(site, sites):
-        return False
-    fn = bare_distribution(site["fn"])
-    if not any(_support(fn) is support for support in _SUPPORTS):
-        return False
-    if isinstance(fn, dist.TransformedDistribution):
-        # Where unconstrained coordinates are those of the base distribution, as in a log-normal.
-        bijection = type(biject_to(fn.support))
-        if [type(transform) for transform in fn.transforms] != [bijection]:
-            return False
-        fn = bare_distribution(fn.base_dist)
-    return type(fn) in _SHAPE_PARAMETERS
-
-
-def bare_distribution(fn: Any) -> Any:
-    """A distribution without its event dimensions and expansions."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def loc_and_scale(fn: Any) -> tuple[Any, Any]:
-    """Of a site's value in unconstrained coordinates."""
-    fn = bare_distribution(fn)
-    if isinstance(fn, dist.TransformedDistribution):
-        fn = bare_distribution(fn.base_dist)
-    return fn.loc, fn.scale
+    return _is_free(site, sites) and can_be_centred(site["fn"])
 
 
 def _support(fn: Any) -> Any:

@@ -18,7 +18,8 @@ from numpyro.distributions import Normal, biject_to
 
 from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.base import Target
-from numpyro_onestep.target.loc_scale import Centredness, bare_distribution, loc_and_scale
+from numpyro_onestep.target.centring import Centring, bare_distribution, centring
+from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normal_scores import score_of
 from numpyro_onestep.target.program import float_dtype
 from numpyro_onestep.target.traces import trace_at
@@ -114,8 +115,8 @@ def _users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
             by_site[name] = biject_to(fn.support).inv(values[name])
         x = users.program.ravel(by_site)
         log_det = jnp.zeros((), x.dtype)
-        for name, _, scale, _ in _standing(users, x):
-            log_det += jnp.sum((1.0 - centredness[name]) * jnp.log(scale))
+        for _, at in _standing(users, x, centredness):
+            log_det += at.log_det
         for name, fn in scored.items():
             value, transform = values[name], biject_to(fn.support)
             log_prior = fn.log_prob(value)
@@ -135,21 +136,21 @@ def _recentred_points(target: Target, x: jax.Array) -> jax.Array:
         by_site = users.program.unravel(x)
         for name, fn in _scored(users, x):
             by_site[name] = score_of(fn, biject_to(fn.support)(by_site[name]))
-        for name, loc, scale, value in _standing(users, x):
-            c = centredness[name]
-            by_site[name] = c * loc + scale ** (c - 1.0) * (value - loc)
+        own = users.program.unravel(x)
+        for name, at in _standing(users, x, centredness):
+            by_site[name] = at.coordinates(own[name])
         return users.program.ravel(by_site)
 
     return jax.vmap(one)(x)
 
 
-def _standing(users: Target, x: jax.Array) -> Iterator[tuple[str, jax.Array, jax.Array, jax.Array]]:
-    """Of each loc-scale site its name, loc, scale, and unconstrained value, all of one shape."""
-    trace, by_site = trace_at(users, x), users.program.unravel(x)
-    for name in users.program.loc_scale:
-        value = by_site[name]
-        loc, scale = (jnp.broadcast_to(a, value.shape) for a in loc_and_scale(trace[name]["fn"]))
-        yield name, loc, scale, value
+def _standing(
+    users: Target, x: jax.Array, centredness: Centredness
+) -> Iterator[tuple[str, Centring]]:
+    """Of each loc-scale site its name, and its distribution given the other sites."""
+    trace = trace_at(users, x)
+    for name, c in centredness.items():
+        yield name, centring(trace[name]["fn"], c)
 
 
 def _scored(users: Target, x: jax.Array) -> Iterator[tuple[str, Any]]:

@@ -108,6 +108,37 @@ def families(y):
         numpyro.sample("y", dist.Normal(total, 1.0), obs=y)
 
 
+def multivariate(y):
+    """Multivariate normals: of a shared scale, of one scale per group, and one that has both."""
+    mu = numpyro.sample("mu", dist.Normal(0.5, 1.0))
+    sd = numpyro.sample("sd", dist.HalfNormal(1.0).expand([2]).to_event(1))
+    corr = numpyro.sample("corr", dist.LKJCholesky(2, 2.0))
+    tril = sd[:, None] * corr
+    with numpyro.plate("group", 3):
+        shared = numpyro.sample(
+            "shared", dist.MultivariateNormal(mu * jnp.ones(2), scale_tril=tril)
+        )
+        wide = numpyro.sample("wide", dist.HalfNormal(1.0))
+        covariance = wide[:, None, None] * (tril @ tril.T)
+        own = numpyro.sample("own", dist.MultivariateNormal(jnp.zeros(2), covariance))
+    with numpyro.plate("row", 2, dim=-2), numpyro.plate("group_", 3):
+        covariance = wide[:, None, None] * jnp.array([[1.0, -0.5], [-0.5, 2.0]])
+        rows = numpyro.sample("rows", dist.MultivariateNormal(0.0, covariance))
+    pair = numpyro.sample("pair", dist.MultivariateNormal(jnp.zeros((2, 1, 2)), tril).to_event(2))
+    total = (shared + own + rows.sum(0) + pair.sum((0, 1))).sum(-1)
+    numpyro.sample("y", dist.Normal(total, 1.0).to_event(1), obs=y)
+
+
+def walks(y):
+    """Random walks: one, a batch of a shared scale, and one of a scale for each."""
+    sd = numpyro.sample("sd", dist.HalfNormal(1.0).expand([2]).to_event(1))
+    one = numpyro.sample("one", dist.GaussianRandomWalk(sd[0], 3))
+    with numpyro.plate("two", 2):
+        batch = numpyro.sample("batch", dist.GaussianRandomWalk(sd[1], 3))
+        each = numpyro.sample("each", dist.GaussianRandomWalk(sd, 3))
+    numpyro.sample("y", dist.Normal(one + batch.sum(0) + each.sum(0), 1.0).to_event(1), obs=y)
+
+
 RECENTRED = {
     "families": (families, list(FAMILIES)),
     "events": (hierarchy(dist.Normal, plated=False), ["theta"]),
@@ -116,6 +147,8 @@ RECENTRED = {
     "only a loc": (only_a_loc, ["theta"]),
     "held scale": (held_scale, ["theta"]),
     "enumerated": (enumerated, ["theta"]),
+    "multivariate": (multivariate, ["shared", "own", "rows", "pair"]),
+    "random walks": (walks, ["one", "batch", "each"]),
 }
 
 
