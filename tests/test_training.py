@@ -16,7 +16,7 @@ from numpyro_onestep.importance import ess
 from numpyro_onestep.preconditioner import Affine
 from numpyro_onestep.target import build_target
 from numpyro_onestep.training import Draws, ResampleMove, draw, move, train
-from numpyro_onestep.training.budget import Budget
+from numpyro_onestep.training.budget import Budget, Pace
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
 from numpyro_onestep.training.enough import is_normal, serves, targets
 from numpyro_onestep.training.moves import move_settings, training_settings
@@ -297,7 +297,7 @@ def test_training_leaves_time_for_what_follows(target):
     method = dataclasses.replace(SETTINGS, target_ess=1.0, max_rounds=6)
     _, history = train(target, jax.random.key(0), method, time_limit=1e5, num_after=10**12)
     assert history.stopped == "time limit"
-    assert len(history.ess_fraction) == 3
+    assert len(history.ess_fraction) == 2
 
 
 def test_a_budget_is_spent_before_a_round_that_it_has_no_time_for():
@@ -306,3 +306,14 @@ def test_a_budget_is_spent_before_a_round_that_it_has_no_time_for():
     assert budget.is_spent(seconds_per_draw=0.01, seconds_per_round=95.0)
     assert budget.is_spent(seconds_per_draw=0.2)
     assert not Budget().is_spent(seconds_per_draw=1.0, seconds_per_round=1e6)
+
+
+def test_pace_is_known_after_a_round():
+    """A first one bounds what gradients take, and later ones say what draws and rounds do."""
+    pace = Pace()
+    assert pace.known == (0.0, 0.0)
+    pace.add(100, 8.0, 1000, 10.0)
+    assert pace.known == (0.01, 10.0)
+    pace.add(100, 0.5, 1000, 4.0)
+    pace.add(100, 0.7, 1000, 3.0)
+    assert pace.known == (0.005, 3.0)

@@ -26,7 +26,7 @@ from numpyro_onestep.flow import Flow
 from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Bent, Density, bent_as
 from numpyro_onestep.target import Target
-from numpyro_onestep.training.budget import Budget
+from numpyro_onestep.training.budget import Budget, Pace
 from numpyro_onestep.training.draws import Draws, draw, ess_and_evidence
 from numpyro_onestep.training.enough import is_enough, is_normal, serves, suffices
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
@@ -190,22 +190,6 @@ def train_component(
     return sampler, history
 
 
-class _Pace:
-    """Seconds per draw and per round, as long as the quickest one took."""
-
-    def __init__(self) -> None:
-        self._seconds: list[tuple[float, float]] = []
-
-    def add(self, per_draw: float, per_round: float) -> None:
-        self._seconds.append((per_draw, per_round))
-
-    @property
-    def known(self) -> tuple[float, float]:
-        # The first round waits for its programs.
-        later = self._seconds[1:]
-        return (min(s[0] for s in later), min(s[1] for s in later)) if later else (0.0, 0.0)
-
-
 _Taught = tuple[TrainedSampler, TrainingHistory]
 
 
@@ -262,7 +246,7 @@ def _train_rounds(
     teacher: TrainedSampler | None = None
     # Rounds of annealing done so far; negative before the first.
     annealed, num_done = -1, 0
-    pace = _Pace()
+    pace = Pace()
     best = (0.0, state.average)
     of_fit: Draws | None = None
     factors: np.ndarray | None = None
@@ -360,9 +344,11 @@ def _train_rounds(
             )
             history.acceptance.append(float(moved.acceptance))
             history.losses.extend(np.asarray(losses, float).tolist())
-            history.num_gradients += method.num_points * (1 + method.num_moves)
-            history.num_gradients += method.num_updates * method.gradients_per_update
-            pace.add((drawn - began) / method.num_points, time.perf_counter() - began)
+            num_gradients = method.num_points * (1 + method.num_moves)
+            num_gradients += method.num_updates * method.gradients_per_update
+            history.num_gradients += num_gradients
+            whole = time.perf_counter() - began
+            pace.add(method.num_points, drawn - began, num_gradients, whole)
             oversight.on_round(i, history)
             if annealed >= 0 and annealed >= method.num_annealing - 1:
                 break
