@@ -126,9 +126,10 @@ def _multivariate_normal(fn: Any, c: jax.Array) -> Centring:
     scale = jnp.linalg.norm(scale_tril, axis=-1)
     root = scale_tril / scale[..., None]
     shared = _mean_over_batch(c, root.shape[:-1])
-    between = (1.0 - shared)[..., None] * jnp.eye(root.shape[-1]) + shared[..., None] * root
+    identity = jnp.eye(root.shape[-1], dtype=root.dtype)
+    between = (1.0 - shared)[..., None] * identity + shared[..., None] * root
     log_det = (1.0 - c) * jnp.log(scale) + _log_diagonal(root) - _log_diagonal(between)
-    standard = dist.MultivariateNormal(jnp.zeros(root.shape[-1]), scale_tril=between)
+    standard = dist.MultivariateNormal(jnp.zeros_like(identity[0]), scale_tril=between)
     return Centring(
         dist.TransformedDistribution(standard, AffineTransform(c * loc, scale**c)),
         lambda u: loc + scale * _times(root, _solved(between, scale**-c * (u - c * loc))),
