@@ -57,12 +57,8 @@ def best_start(
         return draw(density.target, density.affine, steps, jax.random.fold_in(rng_key, i), num)
 
     fit = flows.identity(map_of(flow, 1, params, density))
-    batches = [of_fit, *(drawn(fit, i) for i in range(1, num_batches))]
-    base, score = (
-        np.stack([np.asarray(getattr(draws, name)) for draws in batches])
-        for name in ("base", "score")
-    )
-    offers = [params, *method.starts(params, base, score)]
+    batches = _stacked([of_fit, *(drawn(fit, i) for i in range(1, num_batches))])
+    offers = [params, *method.starts(params, *batches)]
     closeness = [affinity(drawn(map_of(flow, 1, offer, density), num_batches)) for offer in offers]
     return offers[int(np.argmax(closeness))], num * (num_batches - 1 + len(offers))
 
@@ -97,11 +93,8 @@ def best_bends(
     def drawn(affine: Affine, i: int) -> Draws:
         return draw(target, affine, identity, jax.random.fold_in(rng_key, i), num)
 
-    batches = [of_fit, *(drawn(fit, i) for i in range(1, _NUM_BATCHES))]
-    base, score = (
-        np.concatenate([np.asarray(getattr(draws, name)) for draws in batches])
-        for name in ("base", "score")
-    )
+    batches = _stacked([of_fit, *(drawn(fit, i) for i in range(1, _NUM_BATCHES))])
+    base, score = (part.reshape(-1, target.dim) for part in batches)
     # Arrays of the host, which compile nothing.
     found: Any = find_ridges(base, score, num_ridges)
     directions, weights = found
@@ -117,3 +110,9 @@ def best_bends(
         return fit, of_fit, took
     best = int(np.argmax(closeness))
     return offers[best], draws[best], took
+
+
+def _stacked(batches: list[Draws]) -> tuple[np.ndarray, np.ndarray]:
+    """Base draws and scores of batches, each `(num_batches, n, dim)`."""
+    base = np.stack([np.asarray(draws.base) for draws in batches])
+    return base, np.stack([np.asarray(draws.score) for draws in batches])
