@@ -93,7 +93,7 @@ def test_one_mode_is_one(target):
     assert len(found.modes) == 1 and not found.rivals
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
 def test_finds_mirrored_modes_in_many_dimensions(seed):
     """Tempering alone leaves less than a tenth of the particles in one of the two."""
     y = LOADING * np.random.default_rng(7).normal(size=(30, 1))
