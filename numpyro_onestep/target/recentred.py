@@ -42,7 +42,11 @@ def constant_centredness(target: Target, c: float) -> Centredness:
 
 
 def recentred(target: Target, centredness: Centredness | None) -> Target:
-    """The target in the coordinates of this centredness, and of normal scores; None: as it is."""
+    """The target in the coordinates of this centredness, and of normal scores; None: as it is.
+
+    Raises:
+        ValueError: for the centredness of other sites, as in a file of another version.
+    """
     program, users = target.program, target.program.users
     if centredness is None or (users is None and not has_other_coordinates(target)):
         return target
@@ -51,6 +55,11 @@ def recentred(target: Target, centredness: Centredness | None) -> Target:
         program, users = program.recentred, program
     else:
         data = data[: len(data) - len(users.loc_scale)]
+    if set(centredness) != set(users.loc_scale):
+        raise ValueError(
+            f"expected the centredness of the sites {sorted(users.loc_scale)}; got that of "
+            f"{sorted(centredness)}: the sampler is of another version or another model"
+        )
     data = (*data, *(centredness[name] for name in users.loc_scale))
     return dataclasses.replace(target, data=data, program=program)
 

@@ -308,3 +308,9 @@ def test_new_data_and_pickles():
     u = jnp.ones(users.dim)
     assert float(copy.log_density(u)) == float(one.log_density(u))
     assert float(one.log_density(u)) != float(two.log_density(u))
+
+
+def test_the_centredness_of_other_sites_is_refused():
+    users = build_target(KEY, hierarchy(dist.Normal), (Y,))
+    with pytest.raises(ValueError, match=r"expected .* sites \['theta'\]; got that of \['eta'\]"):
+        recentred(users, {"eta": jnp.zeros(3)})
