@@ -1,5 +1,7 @@
 """Hard posteriors with many latent values of one kind, which their truths integrate out."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,32 @@ import numpyro.distributions as dist
 from scipy import optimize, special, stats
 
 from hard import LEVELS, HardRow, Truth, element, grid_posterior, share
+
+
+def _by_importance(
+    log_joint: Callable[[np.ndarray], np.ndarray], start: np.ndarray, num: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Points around a mode, their weights, and the log of the integral: `(num, dim)`, `(num,)`.
+
+    Args:
+        log_joint: log-density of parameters and data at points `(n, dim)`.
+        start: from where the mode is looked for, `(dim,)`.
+        num: how many points.
+    """
+    mode = optimize.minimize(lambda x: -log_joint(x[None])[0], start, method="BFGS")
+    proposal = stats.multivariate_t(mode.x, 1.3 * mode.hess_inv, df=6)
+    x = proposal.rvs(num, random_state=np.random.default_rng(0))
+    log_p = np.concatenate([log_joint(part) for part in np.array_split(x, 20)])
+    log_weight = log_p - proposal.logpdf(x)
+    weight = np.exp(log_weight - log_weight.max())
+    return x, weight, float(log_weight.max() + np.log(weight.mean()))
+
+
+def _weighted_quantiles(values: np.ndarray, weight: np.ndarray) -> list[float]:
+    """At the levels of `LEVELS`, of values `(n,)` with weights `(n,)`."""
+    order = np.argsort(values)
+    cdf = np.cumsum(weight[order]) / weight.sum()
+    return [float(values[order][np.searchsorted(cdf, level)]) for level in LEVELS]
 
 
 def one_factor(y: jax.Array) -> None:
@@ -43,17 +71,10 @@ def _one_factor() -> Truth:
         log_prior = stats.norm.logpdf(loading).sum(1) + stats.halfnorm.logpdf(noise)
         return log_likelihood + log_prior + x[:, columns]
 
-    start = np.append(_LOADING, np.log(0.5))
-    mode = optimize.minimize(lambda x: -log_joint(x[None])[0], start, method="BFGS")
-    proposal = stats.multivariate_t(mode.x, 1.3 * mode.hess_inv, df=6)
-    x = proposal.rvs(400_000, random_state=np.random.default_rng(0))
-    log_weight = log_joint(x) - proposal.logpdf(x) + np.log(2.0)
-    weight = np.exp(log_weight - log_weight.max())
-    order = np.argsort(x[:, columns])
-    cdf = np.cumsum(weight[order]) / weight.sum()
-    points = [float(np.exp(x[order, columns][np.searchsorted(cdf, level)])) for level in LEVELS]
+    x, weight, log_z = _by_importance(log_joint, np.append(_LOADING, np.log(0.5)), 400_000)
+    points = _weighted_quantiles(np.exp(x[:, columns]), weight)
     return Truth(
-        float(log_weight.max() + np.log(weight.mean())),
+        log_z + float(np.log(2.0)),
         (
             share("noise", element("noise"), points, LEVELS),
             share("sign", element("loading", 0), [0.0], [0.5]),
@@ -141,9 +162,8 @@ def _lines() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(17)
     group = np.repeat(np.arange(_NUM_LINES), _ROWS_PER_LINE)
     x = rng.normal(size=len(group)).astype(np.float32)
-    line = np.array([1.0, 0.5]) + rng.normal(size=(_NUM_LINES, 2)) @ np.array(
-        [[1.0, 0.5], [0, 0.5]]
-    )
+    root = np.array([[1.0, 0.5], [0.0, 0.5]])
+    line = np.array([1.0, 0.5]) + rng.normal(size=(_NUM_LINES, 2)) @ root
     y = line[group, 0] + line[group, 1] * x + 0.5 * rng.normal(size=len(group))
     return {"group": group, "x": x, "y": y.astype(np.float32)}
 
@@ -160,11 +180,8 @@ def _varying_slopes() -> Truth:
 
     def log_joint(point: np.ndarray) -> np.ndarray:
         sd, rho, noise = np.exp(point[:, :2]), np.tanh(point[:, 2]), np.exp(point[:, 3])
-        covariance = (
-            sd[:, :, None]
-            * sd[:, None, :]
-            * np.where(np.eye(2, dtype=bool), 1.0, rho[:, None, None])
-        )
+        correlation = np.where(np.eye(2, dtype=bool), 1.0, rho[:, None, None])
+        covariance = sd[:, :, None] * sd[:, None, :] * correlation
         variance = covariance[:, None] + noise[:, None, None, None] ** 2 * scatter
         precision = np.linalg.inv(variance)
         of_mean = precision.sum(1) + np.eye(2) / 4.0
@@ -180,14 +197,8 @@ def _varying_slopes() -> Truth:
         value += stats.halfnorm.logpdf(noise) + point[:, 3]
         return value + np.log(0.75) + 2.0 * np.log1p(-(rho**2))
 
-    start = np.log([1.1, 0.5, 1.0, 0.5])
-    start[2] = np.arctanh(0.5)
-    mode = optimize.minimize(lambda p: -log_joint(p[None])[0], start, method="BFGS")
-    proposal = stats.multivariate_t(mode.x, 1.3 * mode.hess_inv, df=6)
-    points = proposal.rvs(100_000, random_state=np.random.default_rng(0))
-    value = np.concatenate([log_joint(part) for part in np.split(points, 20)])
-    log_weight = value - proposal.logpdf(points)
-    weight = np.exp(log_weight - log_weight.max())
+    start = np.array([np.log(1.1), np.log(0.5), np.arctanh(0.5), np.log(0.5)])
+    points, weight, log_z = _by_importance(log_joint, start, 100_000)
     # Of LKJ's factor [[1, 0], [rho, sqrt(1 - rho^2)]].
     scalars = {
         "sd 0": (element("sd", 0), np.exp(points[:, 0])),
@@ -195,13 +206,11 @@ def _varying_slopes() -> Truth:
         "correlation": (element("corr", 1, 0), np.tanh(points[:, 2])),
         "noise": (element("noise"), np.exp(points[:, 3])),
     }
-    marginals = []
-    for name, (function, values) in scalars.items():
-        order = np.argsort(values)
-        cdf = np.cumsum(weight[order]) / weight.sum()
-        quantiles = [float(values[order][np.searchsorted(cdf, level)]) for level in LEVELS]
-        marginals.append(share(name, function, quantiles, LEVELS))
-    return Truth(float(log_weight.max() + np.log(weight.mean())), tuple(marginals))
+    marginals = [
+        share(name, function, _weighted_quantiles(values, weight), LEVELS)
+        for name, (function, values) in scalars.items()
+    ]
+    return Truth(log_z, tuple(marginals))
 
 
 def random_walk(y: jax.Array) -> None:

@@ -75,18 +75,18 @@ def can_be_centred(fn: Any) -> bool:
         bijection = type(biject_to(fn.support))
         if [type(transform) for transform in fn.transforms] != [bijection]:
             return False
-    return type(unconstrained(fn)) in _FAMILIES
+    return type(_unconstrained(fn)) in _FAMILIES
 
 
 def moving_parameters(fn: Any) -> tuple[Any, ...]:
     """Parameters of such a distribution that make it wider, or move it."""
-    fn = unconstrained(fn)
+    fn = _unconstrained(fn)
     return tuple(getattr(fn, name) for name in _FAMILIES[type(fn)].parameters)
 
 
 def centring(fn: Any, c: jax.Array) -> Centring:
     """Such a distribution in unconstrained coordinates, at `c` of the shape of its values."""
-    fn = unconstrained(fn)
+    fn = _unconstrained(fn)
     return _FAMILIES[type(fn)].centring(fn, c)
 
 
@@ -97,7 +97,7 @@ def bare_distribution(fn: Any) -> Any:
     return fn
 
 
-def unconstrained(fn: Any) -> Any:
+def _unconstrained(fn: Any) -> Any:
     """The same of its values in unconstrained coordinates."""
     fn = bare_distribution(fn)
     if isinstance(fn, dist.TransformedDistribution):

@@ -145,9 +145,8 @@ def _recentred_points(target: Target, x: jax.Array) -> jax.Array:
         by_site = users.program.unravel(x)
         for name, fn in _scored(users, x):
             by_site[name] = score_of(fn, biject_to(fn.support)(by_site[name]))
-        own = users.program.unravel(x)
         for name, at in _standing(users, x, centredness):
-            by_site[name] = at.coordinates(own[name])
+            by_site[name] = at.coordinates(by_site[name])
         return users.program.ravel(by_site)
 
     return jax.vmap(one)(x)
