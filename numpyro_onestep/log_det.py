@@ -14,6 +14,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+# Largest matrices that are inverted by elimination, and the largest error of an inverse, as an
+# element of `K K^-1 - I`.
+_ELIMINATED = 16
+_MAX_ERROR = 1e-2
+
 
 class DiagonalPlusLowRank(NamedTuple):
     """`diag(diagonal) + left @ right`.
@@ -58,6 +63,46 @@ def solve(matrix: DiagonalPlusLowRank, vector: jax.Array) -> jax.Array:
         return jnp.linalg.solve(small, vector)
     scaled = vector / diagonal
     return scaled - (left @ jnp.linalg.solve(small, right @ scaled)) / diagonal
+
+
+def inverses(cores: jax.Array) -> jax.Array:
+    """Inverses of many matrices near the identity, `(n, size, size)`, several times as fast as LU.
+
+    By halves (Schur complements), which are products of matrices, and with pivots of the diagonal
+    alone. NaN where these did not serve: a map on its way to a fold.
+    """
+    found = _by_halves(cores)
+    error = jnp.abs(cores @ found - jnp.eye(cores.shape[-1], dtype=cores.dtype)).max(axis=(1, 2))
+    return jnp.where((error < _MAX_ERROR)[:, None, None], found, jnp.nan)
+
+
+def _by_halves(matrices: jax.Array) -> jax.Array:
+    size = matrices.shape[-1]
+    if size <= _ELIMINATED:
+        return _eliminated(matrices)
+    half = size // 2
+    a, b = matrices[:, :half, :half], matrices[:, :half, half:]
+    c, d = matrices[:, half:, :half], matrices[:, half:, half:]
+    a = _by_halves(a)
+    ab, ca = a @ b, c @ a
+    d = _by_halves(d - c @ ab)
+    dca = d @ ca
+    upper = jnp.concatenate([a + ab @ dca, -ab @ d], axis=2)
+    return jnp.concatenate([upper, jnp.concatenate([-dca, d], axis=2)], axis=1)
+
+
+def _eliminated(matrices: jax.Array) -> jax.Array:
+    """Inverses by Gauss-Jordan elimination in place, all matrices side by side."""
+    size = matrices.shape[-1]
+    indices = jnp.arange(size)[:, None]
+
+    def eliminate(k: jax.Array, rest: jax.Array) -> jax.Array:
+        row = jnp.where(indices == k, 1.0, rest[k]) / rest[k, k]
+        others = jnp.where(indices == k, 0.0, rest) - rest[:, k, None] * row
+        return jnp.where((indices == k)[:, None], row, others)
+
+    by_element = jax.lax.fori_loop(0, size, eliminate, jnp.moveaxis(matrices, 0, -1))
+    return jnp.moveaxis(by_element, -1, 0)
 
 
 def solve_transposed(

@@ -51,6 +51,24 @@ def test_gradient_against_automatic_differentiation(dim, width):
     assert_allclose(found[1], want.left, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1, 2, 8, 16, 17, 35, 61, 64])
+def test_inverses(size):
+    rng = np.random.default_rng(size)
+    matrices = np.eye(size) + rng.standard_normal((20, size, size)) * 0.5 / np.sqrt(size)
+    found = log_det.inverses(jnp.asarray(matrices))
+    assert_allclose(found, np.linalg.inv(matrices), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 40])
+def test_an_inverse_that_needs_other_pivots_is_not_a_number(size):
+    # A rotation by a right angle has no element on its diagonal, and an inverse.
+    turned = np.eye(size)
+    turned[:2, :2] = [[0.0, 1.0], [-1.0, 0.0]]
+    found = np.asarray(log_det.inverses(jnp.asarray(np.stack([turned, np.eye(size)]))))
+    assert np.isnan(found[0]).all()
+    assert_allclose(found[1], np.eye(size))
+
+
 def test_both_signs_occur_in_the_table():
     signs = {
         float(log_det.slogdet(random_matrix(dim, width, seed)[0])[0])

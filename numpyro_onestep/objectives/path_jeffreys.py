@@ -51,7 +51,7 @@ class PathJeffreys:
         blocks = jax.lax.stop_gradient(flow.steps(params))
         num_fresh = len(batch.base) + len(batch.outer)
         z = jnp.concatenate([batch.base, batch.outer, batch.preimages])
-        x, score = jax.vmap(flows.push_score, in_axes=(None, 0, 0))(blocks, z, -z)
+        x, score = flows.push_score(blocks, z, -z)
         miss = jnp.linalg.norm(x[num_fresh:] - batch.points, axis=-1)
         found = jnp.concatenate([jnp.ones(num_fresh, bool), miss < self.max_miss])
         share = jnp.where(jnp.arange(len(z)) < num_fresh, 1.0 / num_fresh, 1.0 / len(batch.points))

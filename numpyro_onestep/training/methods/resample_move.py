@@ -28,9 +28,9 @@ from numpyro_onestep.training.moves import MovedPoints
 from numpyro_onestep.training.packing import Packed, packed
 from numpyro_onestep.training.skewness import SHARES, find_ridges
 
-# Newton steps per block for the preimages of a batch: points that they leave too far off are left
+# Newton steps per block for the preimages of a batch: points that are too far off without are left
 # out.
-_NEWTON_STEPS = 2
+_NEWTON_STEPS = 0
 # In fewer dimensions outer points would be where no draw ever is, at the expense of the bulk.
 _MIN_OUTER_DIM = 3
 # Root mean square of a step in a matrix, where that of Adam is about one; and the least number of
