@@ -44,8 +44,9 @@ MAX_HALVES_Z, GROSS_HALVES_Z = 3.5, 5.0
 # below this is let pass as harmless.
 MIN_MISSED = 0.003
 # A region that the exploration found is measured whole, and its share is in the stated error of the
-# evidence. From here on it moves the evidence by more than `SMALL_NATS`.
-MAX_MISSED = 0.05
+# evidence, but in no probability: each may be off by all of it. With the error of the share itself
+# that stays below 3 %.
+MAX_MISSED = 0.025
 # Moved points must be able to show a missed part of this size, or they prove too little.
 # From a few draws, all that they show is where these came from: nothing speaks for coverage then.
 MAX_DETECTABLE, GROSS_DETECTABLE = 0.03, 0.2

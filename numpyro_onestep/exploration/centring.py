@@ -15,6 +15,7 @@ from numpyro_onestep.target import (
     can_be_recentred,
     constant_centredness,
     has_other_coordinates,
+    num_scored,
     recentred,
     starting_points,
 )
@@ -23,6 +24,9 @@ from numpyro_onestep.target import (
 _STARTS = (1.0, 0.5, 0.0)
 # Nats by which a Gaussian fit in other coordinates must be closer to the posterior.
 _LEAST_GAIN = 0.05
+# The same in place of normal scores: what the likelihood says little about has exponential tails
+# there. Spread of a fit, in nats, from which on there may be so much to gain.
+_LEAST_GAIN_OF_USERS, _LEAST_SPREAD = 0.5, 0.2
 
 
 class Centring(NamedTuple):
@@ -48,15 +52,11 @@ def choose_centring(target: Target, rng_key: jax.Array) -> Centring:
     if not has_other_coordinates(target):
         return Centring(None)
     if not can_be_recentred(target):
-        return Centring({})
-    key_start, key_fit = (jax.random.fold_in(rng_key, i) for i in range(2))
-    fits = []
-    for start, fitted in ((1.0, 0.0), *((start, 1.0) for start in _STARTS)):
-        coordinates = recentred(target, constant_centredness(target, start))
-        # The same place of the user's model for all.
-        point = starting_points(coordinates, key_start, 1)[0]
-        scale = jnp.full_like(point, START_SCALE)
-        fits.append(fit_gaussian(coordinates, point, scale, key_fit, fitted))
+        return _scores_or_not(target, rng_key)
+    fits = [
+        _fit(recentred(target, constant_centredness(target, start)), rng_key, fitted)
+        for start, fitted in ((1.0, 0.0), *((start, 1.0) for start in _STARTS))
+    ]
     as_written = fits[0]
     # A fit that failed has no bound that could be the best.
     best = max(fits, key=lambda fit: np.nan_to_num(fit.bound, nan=-np.inf))
@@ -64,3 +64,27 @@ def choose_centring(target: Target, rng_key: jax.Array) -> Centring:
     chosen = best if gains else as_written
     others = sum(int(fit.num_gradients) for fit in fits if fit is not chosen)
     return Centring(chosen.centredness, (chosen,), others)
+
+
+def _scores_or_not(target: Target, rng_key: jax.Array) -> Centring:
+    """Normal scores, unless the user's own coordinates are much closer to the posterior.
+
+    Products and ratios of positive values, which are curved ridges in normal scores, are sums of
+    logarithms.
+    """
+    if num_scored(target) < 2:
+        return Centring({})
+    chosen = _fit(recentred(target, {}), rng_key)
+    if not chosen.spread <= _LEAST_SPREAD:
+        other = _fit(target, rng_key)
+        if other.bound > np.nan_to_num(chosen.bound, nan=-np.inf) + _LEAST_GAIN_OF_USERS:
+            return Centring(None, (other,), int(chosen.num_gradients))
+        return Centring({}, (chosen,), int(other.num_gradients))
+    return Centring({}, (chosen,))
+
+
+def _fit(target: Target, rng_key: jax.Array, centring: float = 0.0) -> GaussianFit:
+    """A fit from the same place of the user's model in all coordinates."""
+    key_start, key_fit = (jax.random.fold_in(rng_key, i) for i in range(2))
+    point = starting_points(target, key_start, 1)[0]
+    return fit_gaussian(target, point, jnp.full_like(point, START_SCALE), key_fit, centring)

@@ -64,12 +64,15 @@ class GaussianFit(NamedTuple):
         affine: the map from a standard normal to the fit.
         elbo: mean of `log gamma - log q` over the fresh draws of every step, `(num_steps,)`: the
             evidence lower bound.
+        spread: half the variance of `log gamma - log q` over the draws of the last steps, `()`: the
+            divergence KL(q || p) where that is small, less where draws do not show all of it.
         centredness: of the coordinates that the fit is in; None for those of the user's model.
         num_gradients: of the target that it took, `()`; a Hessian counts as two per dimension.
     """
 
     affine: Affine
     elbo: jax.Array
+    spread: jax.Array
     centredness: Centredness | None
     num_gradients: jax.Array
 

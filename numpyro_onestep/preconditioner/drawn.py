@@ -53,6 +53,7 @@ class _State(NamedTuple):
     centredness: Centredness | None
     moments: Any
     elbo: jax.Array
+    spread: jax.Array
 
 
 @compiled(many_loops=True, static_argnames="dense")
@@ -77,23 +78,28 @@ def fit_from_draws(
         dense: whether coordinates may be correlated; without, only scales are fitted.
     """
     first = Affine(start, jnp.diag(scale))
-    affine, elbo, centredness, num_steps = _descend(target, first, rng_key, centring, dense=dense)
+    affine, elbo, spread, centredness, num_steps = _descend(
+        target, first, rng_key, centring, dense=dense
+    )
     # Any square root of the covariance serves; a triangular one has a cheap inverse.
     upper = jnp.linalg.qr(affine.factor.T, mode="r")
     factor = (upper * jnp.sign(jnp.diagonal(upper))[:, None]).T
-    return GaussianFit(Affine(affine.mean, factor), elbo, centredness, num_steps * _DRAWS)
+    return GaussianFit(Affine(affine.mean, factor), elbo, spread, centredness, num_steps * _DRAWS)
 
 
 def refined(
     target: Target, affine: Affine, rng_key: jax.Array
-) -> tuple[Affine, jax.Array, jax.Array]:
+) -> tuple[Affine, jax.Array, jax.Array, jax.Array]:
     """Means and scales along the columns of a triangular factor, averaged over many draws.
 
     Returns:
-        The fit, the lower bound by step, `(num_steps,)`, and the number of gradients.
+        The fit, the lower bound by step, `(num_steps,)`, the spread of its log-weights, and the
+        number of gradients.
     """
-    affine, elbo, _, num_steps = _descend(target, affine, rng_key, 0.0, dense=False, refining=True)
-    return affine, elbo, num_steps * _DRAWS
+    affine, elbo, spread, _, num_steps = _descend(
+        target, affine, rng_key, 0.0, dense=False, refining=True
+    )
+    return affine, elbo, spread, num_steps * _DRAWS
 
 
 def _descend(
@@ -104,8 +110,8 @@ def _descend(
     *,
     dense: bool,
     refining: bool = False,
-) -> tuple[Affine, jax.Array, Centredness | None, jax.Array]:
-    """The fit, its bound by step, its centredness, and the number of steps.
+) -> tuple[Affine, jax.Array, jax.Array, Centredness | None, jax.Array]:
+    """The fit, its bound by step, its spread, its centredness, and the number of steps.
 
     Bounds of the steps that it did not need are the mean of the last ones.
     """
@@ -119,7 +125,7 @@ def _descend(
     value_and_grad = jax.vmap(jax.value_and_grad(log_gamma_at, argnums=(0, 1)), (0, None))
 
     def step(state: _State) -> _State:
-        i, pace, mean, factor, log_volume, centredness, moments, elbo = state
+        i, pace, mean, factor, log_volume, centredness, moments, elbo, spread = state
         rate = pace.rate
         z = jax.random.normal(jax.random.fold_in(rng_key, i), (half, dim), dtype)
         z = jnp.concatenate([z, -z])
@@ -154,6 +160,7 @@ def _descend(
         # log gamma - log q without noise where the fit is exact, unlike the two on their own.
         log_w = log_gamma + 0.5 * (z**2).sum(axis=-1) + log_volume
         bound = jnp.where(usable, log_w, 0.0).sum() / num_usable
+        variance = jnp.where(usable, (log_w - bound) ** 2, 0.0).sum() / num_usable
         return _State(
             i + 1,
             after(pace, move, log_scale, dense=dense, whole=whole),
@@ -163,6 +170,7 @@ def _descend(
             centredness,
             moments,
             elbo.at[i].set(bound),
+            spread.at[i].set(0.5 * variance),
         )
 
     own = centredness_of(target)
@@ -179,13 +187,16 @@ def _descend(
             affine.log_det + 0.5 * dim * jnp.log(2.0 * jnp.pi),
             own,
             adam.init(own),
-            jnp.zeros(max_steps(refining=refining), dtype),
+            *jnp.zeros((2, max_steps(refining=refining)), dtype),
         ),
     )
     until = jnp.arange(len(end.elbo)) - end.step
-    last = jnp.where((until >= -NUM_SETTLED) & (until < 0), end.elbo, 0.0).sum() / NUM_SETTLED
+    is_last = (until >= -NUM_SETTLED) & (until < 0)
+    last, spread = (
+        jnp.where(is_last, by_step, 0.0).sum() / NUM_SETTLED for by_step in (end.elbo, end.spread)
+    )
     elbo = jnp.where(until < 0, end.elbo, last)
-    return Affine(end.mean, end.factor), elbo, end.centredness, end.step
+    return Affine(end.mean, end.factor), elbo, spread, end.centredness, end.step
 
 
 def _mean_over(usable: jax.Array, values: jax.Array) -> jax.Array:

@@ -121,13 +121,14 @@ def fit_from_hessians(
     end = jax.lax.while_loop(goes_on, step, first)
 
     # Hessians of a few draws are noisy where the curvature varies from draw to draw.
-    affine, refining, num_refining = refined(
+    affine, refining, spread, num_refining = refined(
         target, Affine(end.mean, end.factor), jax.random.fold_in(rng_key, _MAX_STEPS)
     )
     per_step = 4 * _PAIRS * dim + _DRAWS * (1 + len(_SHARES))
     return GaussianFit(
         affine,
         jnp.concatenate([end.elbo, refining]),
+        spread,
         centredness_of(target),
         end.step * per_step + num_refining,
     )

@@ -9,6 +9,7 @@ the coordinates of the user's model.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,12 @@ def can_be_recentred(target: Target) -> bool:
 def has_other_coordinates(target: Target) -> bool:
     """Whether it has those, or sites with normal scores."""
     return bool(target.program.loc_scale or target.program.scored)
+
+
+def num_scored(target: Target) -> int:
+    """Number of values that have normal scores."""
+    shapes = target.program.unconstrained_shapes
+    return sum(math.prod(shapes[name]) for name in target.program.scored)
 
 
 def constant_centredness(target: Target, c: float) -> Centredness:

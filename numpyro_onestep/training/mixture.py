@@ -119,9 +119,11 @@ def train(
     began = time.perf_counter()
     deadline = np.inf if time_limit is None else began + time_limit
     key_explore, key_train, key_centring = (jax.random.fold_in(rng_key, i) for i in range(3))
+    expected = None
     if warm is None:
         # For one mode, which most posteriors have.
         likely = constant_centredness(target, 1.0) if method.recentres else None
+        expected = recentred(target, likely).program
         compile_ahead(recentred(target, likely), method, key_train)
     if warm is not None:
         # What was trained is worth nothing in other coordinates.
@@ -133,6 +135,10 @@ def train(
     else:
         centring = Centring(None)
     target = recentred(target, centring.centredness)
+    if expected is not None and target.program is not expected:
+        # What has been begun is of no use.
+        cancel()
+        compile_ahead(target, method, key_train)
     found = journal.once(
         "exploration",
         lambda: explore(

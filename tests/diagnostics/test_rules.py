@@ -105,6 +105,7 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
     "inverse fails": (covered(failed_share=0.05), USABLE, "inverse", "5 %"),
     "inverse fails often": (covered(failed_share=0.2), UNRELIABLE, "inverse", "20 %"),
     "other start": ({"missed_share": 0.01}, USABLE, "exploration", "1 % of the evidence"),
+    "too much of it": ({"missed_share": 0.03}, UNRELIABLE, "exploration", "3 % of the evidence"),
     "other mode": ({"missed_share": 0.5}, UNRELIABLE, "exploration", "50 % of the evidence"),
     "nothing but other modes": (
         {"missed_share": 1.0, "one_step": estimate(-31.3, float("inf"))},

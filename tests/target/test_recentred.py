@@ -286,6 +286,31 @@ def test_the_choice_follows_the_data():
     np.testing.assert_array_equal(found.centredness["theta"], again.centredness["theta"])
 
 
+def product():
+    """Only the product of two positive values is known: a sum of logarithms."""
+    a, b = (numpyro.sample(name, dist.HalfNormal(3.0)) for name in "ab")
+    numpyro.sample("y", dist.Normal(a * b, 0.05), obs=2.0)
+
+
+def positive():
+    """Two values of which nothing is known."""
+    numpyro.sample("a", dist.HalfNormal(3.0).expand([2]).to_event(1))
+
+
+def test_normal_scores_give_way_where_logarithms_are_much_better():
+    target = build_target(KEY, product)
+    found = choose_centring(target, KEY)
+    assert found.centredness is None
+    assert found.fitted[0].spread < 0.1
+    # The evidence by quadrature.
+    assert abs(found.fitted[0].bound + 2.146) < 0.1
+    # No second fit where there is nothing to gain.
+    found = choose_centring(build_target(KEY, positive), KEY)
+    assert found.centredness == {}
+    assert found.num_gradients == 0
+    assert found.fitted[0].spread < 1e-6
+
+
 def test_starting_points_are_the_users():
     values = {"mu": 0.3, "tau": 0.7, "theta": jnp.array([1.0, 2.0, 3.0])}
     model = hierarchy(dist.LogNormal)
