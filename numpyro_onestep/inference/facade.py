@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -17,6 +18,7 @@ from numpyro_onestep.flow import TraceLogDet
 from numpyro_onestep.inference.arguments import check_concrete, check_positive, required, typed_key
 from numpyro_onestep.inference.checkpoint import open_checkpoint
 from numpyro_onestep.inference.drawing import chunk_size
+from numpyro_onestep.inference.few_steps import finish_in_enough_steps
 from numpyro_onestep.inference.finished import EXTRA_FIELDS, Finished
 from numpyro_onestep.inference.predictive import prior_groups
 from numpyro_onestep.inference.progress import Progress
@@ -48,7 +50,9 @@ class OneStepInference(Finished):
         num_samples: draws per chain.
         num_chains: chains of the posterior group.
         num_steps: steps of the sampler per draw; 1 is the fastest, more can be more accurate. By
-            default the method's own number: 1, or a whole path for a multi-step sampler.
+            default the method's own number, 1, or a whole path for a multi-step sampler; where the
+            verdict on these draws is not `reliable` and more of those in twice as many steps are
+            effective, 2, 4, 8 or 16 times as many, and the verdict says so.
         posterior: what the equally weighted draws of the posterior group are. "imh": independence
             Metropolis-Hastings chains over the raw draws, four to a draw, exact in the limit, whose
             `r_hat` and `ess_bulk` show uneven weights; "resampled": as many raw draws resampled by
@@ -117,6 +121,7 @@ class OneStepInference(Finished):
         method = ResampleMove() if method is None else method
         if not isinstance(method, Method):
             raise ValueError(f"expected a method such as ResampleMove(); got {method!r}")
+        self._adds_steps = num_steps is None
         num_steps = method.num_sampling_steps if num_steps is None else num_steps
         check_positive("num_steps", num_steps)
         if num_samples * num_chains < _MIN_DRAWS:
@@ -270,22 +275,28 @@ class OneStepInference(Finished):
             )
         sampled = time.perf_counter()
         fit = Fit(trained.in_precision(target), trained, history, chunk, args, kwargs)
+        finish_in = functools.partial(
+            finish,
+            fit,
+            key_draw,
+            key_check,
+            num_chains=self.num_chains,
+            num_samples=self.num_samples,
+            posterior=self._posterior,
+            trace_weights=self._trace_weights,
+            target_ess=self._target_ess or 0.0,
+            deadline=deadline,
+        )
+        num_steps = self.method.num_sampling_steps if self._adds_steps else self.num_steps
         try:
-            run = finish(
-                fit,
-                key_draw,
-                key_check,
-                num_chains=self.num_chains,
-                num_samples=self.num_samples,
-                num_steps=self.num_steps,
-                posterior=self._posterior,
-                trace_weights=self._trace_weights,
-                target_ess=self._target_ess or 0.0,
-                deadline=deadline,
-            )
+            if self._adds_steps:
+                run, num_steps = finish_in_enough_steps(finish_in, num_steps, deadline)
+            else:
+                run = finish_in(num_steps)
         except KeyboardInterrupt:
             # What took long is kept: `sample` works.
             self._fit, self._run, self._result = fit, None, None
+            self.num_steps = num_steps
             raise
         checked = time.perf_counter()
         if self._fallback == "nuts":
@@ -293,14 +304,14 @@ class OneStepInference(Finished):
                 run,
                 key_rescue,
                 num_chains=self.num_chains,
-                num_steps=self.num_steps,
+                num_steps=num_steps,
                 deadline=deadline,
             )
         ended = time.perf_counter()
         result = to_inference_data(
             run,
             names,
-            num_steps=self.num_steps,
+            num_steps=num_steps,
             posterior=self._posterior,
             seconds={
                 "train": history.seconds,
@@ -312,6 +323,7 @@ class OneStepInference(Finished):
         )
         # Only now: a run that fails leaves the last one as it was.
         self._fit, self._run, self._result = fit, run, result
+        self.num_steps = num_steps
         if run.verdict.label == "unreliable":
             warnings.warn(
                 "the verdict on this run is 'unreliable': " + " ".join(run.verdict.reasons),
