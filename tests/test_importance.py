@@ -281,3 +281,36 @@ def test_tail_excess_is_the_share_above_the_tail_threshold():
     assert imp.tail_excess(log_w) == pytest.approx(100 / 1100)
     assert imp.tail_excess(np.zeros(1000)) == 0.0
     assert imp.tail_excess(np.full(10, -np.inf)) == 1.0
+
+
+def test_tail_ess_of_equal_weights_is_their_number():
+    values = np.random.default_rng(0).standard_normal((4000, 3))
+    np.testing.assert_allclose(imp.tail_ess(values, np.zeros(4000)), 4000.0, rtol=1e-6)
+    assert np.all(imp.tail_ess(values, np.full(4000, -np.inf)) == 0.0)
+    # What does not vary has no tail.
+    assert np.all(imp.tail_ess(np.ones((4000, 1)), np.zeros(4000)) == np.inf)
+
+
+def test_tail_ess_is_that_of_repeated_estimates():
+    """The spread of a tail's share over repeats, where large weights lie in one tail."""
+    rng, found, counts = np.random.default_rng(1), [], []
+    for _ in range(300):
+        x = 0.7 * rng.standard_normal((2000, 1))
+        # From a narrower normal: the tails are drawn too seldom.
+        log_w = -0.5 * x[:, 0] ** 2 * (1.0 - 0.7**-2)
+        weight = np.exp(log_w)
+        found.append(weight @ (x[:, 0] <= -1.645) / weight.sum())
+        counts.append(imp.tail_ess(x, log_w)[0])
+    spread = 0.05 * 0.95 / np.var(found)
+    assert 0.6 < np.median(counts) / spread < 1.6
+    # Kish's number is larger by far.
+    assert np.median(counts) < 0.5 * imp.ess(log_w).count
+
+
+def test_tail_ess_sees_a_single_heavy_draw():
+    x = np.random.default_rng(2).standard_normal((16_000, 1))
+    log_w = np.zeros(16_000)
+    log_w[np.argmax(x[:, 0])] = np.log(250.0)
+    assert imp.ess(log_w).count > 3000.0
+    assert imp.tail_ess(x, log_w)[0] < 250.0
+    assert imp.tail_ess(-x, log_w)[0] < 250.0

@@ -23,6 +23,9 @@ class Checks:
         pareto_k: PSIS k-hat of the weights; inf where the fit failed.
         tail_excess: share of the total weight, in [0, 1], in the tail that k-hat describes, see
             :func:`importance.tail_excess`.
+        tail_ess: independent draws that the weighted ones are worth in the worst tail of a
+            coordinate, see :func:`importance.tail_ess`, and the site that it belongs to.
+        tail_site: see `tail_ess`.
         folded_fraction: share of draws, in [0, 1], with a negative determinant.
         one_step: evidence from the one-step draws, as computed, whatever `evidence_status` says;
             `missed_share` in its error.
@@ -60,6 +63,8 @@ class Checks:
     few_step_ess_fraction: float | None = None
     missed_share: float | None = None
     tail_excess: float = 1.0
+    tail_ess: float | None = None
+    tail_site: str = ""
     halves_z: float | None = None
     evidence_status: EvidenceStatus = "normalised"
     evidence_note: str = ""

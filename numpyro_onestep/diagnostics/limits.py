@@ -1,7 +1,8 @@
 """Every limit of the verdict, with its reason."""
 
 # Quantiles good to a few per cent of an sd and log Z to 0.05: the number asked of MCMC (Vehtari
-# et al. 2021, "Rank-normalization, folding, and localization: an improved R-hat").
+# et al. 2021, "Rank-normalization, folding, and localization: an improved R-hat"), of the bulk and
+# of the tails.
 MIN_RELIABLE_ESS = 400
 # Below, log Z is off by 0.14 or more, and the ends of a 95 % interval are single draws.
 MIN_USABLE_ESS = 50

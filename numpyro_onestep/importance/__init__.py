@@ -19,7 +19,7 @@ Nothing here imports JAX or ArviZ; the Pareto fit lives beside ArviZ in `inferen
 """
 
 from .bridge import Bridge, bridge
-from .estimates import Estimate, weighted_mean, weighted_quantile, weighted_sd
+from .estimates import Estimate, tail_ess, weighted_mean, weighted_quantile, weighted_sd
 from .evidence import Evidence, allowing_for_missed, evidence
 from .ranks import weighted_ranks
 from .resampling import (
@@ -62,6 +62,7 @@ __all__ = [
     "resample_indices",
     "scaled_weights",
     "systematic_indices",
+    "tail_ess",
     "tail_excess",
     "top_k_indices",
     "weighted_mean",

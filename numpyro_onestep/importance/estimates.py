@@ -114,3 +114,48 @@ def _normalise(
 def _influence_se(probability: np.ndarray, influence: np.ndarray) -> np.ndarray:
     """Standard error sqrt(sum p^2 h^2), h the influence (S, *event) of each draw."""
     return np.sqrt(np.tensordot(probability**2, influence**2, axes=1))
+
+
+def tail_ess(
+    values: np.ndarray, log_weight: ArrayLike, sign: ArrayLike | None = None
+) -> np.ndarray:
+    r"""Independent draws that the weighted ones are worth in the tails of each quantity.
+
+    With `p` the weighted share of the draws below an edge, `sum w^2 (1[x <= edge] - p)^2` of the
+    normalised weights is the variance of that share (the delta method of `weighted_mean`), and
+    `p (1 - p) / n` that of n independent draws. The edges are about the 5 % and 95 % quantiles, as
+    in the tail ESS of MCMC (Vehtari et al. 2021); the smaller n is returned. Kish's number does
+    not know where the large weights are.
+
+    Args:
+        values: `(S, dim)`.
+        log_weight: natural logarithms, `(S,)`; unknown ones count as zero.
+        sign: of the weights, `(S,)`; all positive by default.
+
+    Returns:
+        `(dim,)`; 0 without a positive total weight, inf for a quantity that does not vary.
+    """
+    weight, _ = scaled_weights(log_weight, sign)
+    total = weight.sum()
+    if not total > 0:
+        return np.zeros(values.shape[1])
+    cumulative = np.cumsum(np.maximum(weight, 0.0))
+    ticks = (np.arange(_NUM_FOR_EDGES) + 0.5) / _NUM_FOR_EDGES * cumulative[-1]
+    chosen = np.minimum(np.searchsorted(cumulative, ticks), len(weight) - 1)
+    edges = np.quantile(values[chosen], _TAILS, axis=0)
+    weight = weight / total
+    square = weight**2
+    found = np.full(edges.shape, np.inf)
+    for j, column in enumerate(values.T):
+        for i, edge in enumerate(edges[:, j]):
+            below = column <= edge
+            share, part = weight @ below, square @ below
+            variance = part * (1.0 - 2.0 * share) + share**2 * square.sum()
+            if variance > 0.0 and 0.0 < share < 1.0:
+                found[i, j] = share * (1.0 - share) / variance
+    return found.min(axis=0)
+
+
+_TAILS = (0.05, 0.95)
+# Draws resampled by their weights, for edges near those quantiles.
+_NUM_FOR_EDGES = 2000

@@ -17,6 +17,7 @@ from numpyro_onestep.importance import (
     folded_fraction,
     scaled_weights,
     systematic_indices,
+    tail_ess,
     tail_excess,
 )
 from numpyro_onestep.inference.drawing import (
@@ -38,7 +39,7 @@ from numpyro_onestep.inference.witnesses import (
     rival_share,
     walk_from,
 )
-from numpyro_onestep.target import Target, rounding_errors
+from numpyro_onestep.target import Target, rounding_errors, users_target
 from numpyro_onestep.training import (
     Draws,
     TrainedMixture,
@@ -109,12 +110,15 @@ def measure(
     history.num_gradients += (
         num_own + num_checked + by_particles.num_gradients + by_rivals.num_gradients
     )
+    in_tails = tail_ess(draws.x, draws.log_weight, draws.sign)
     checks = Checks(
         num_draws=len(draws.log_weight),
         finite_share=finite_share(draws.log_weight),
         ess_fraction=ess(draws.log_weight, draws.sign).fraction,
         pareto_k=weighed.pareto_k,
         tail_excess=tail_excess(draws.log_weight),
+        tail_ess=float(in_tails.min()),
+        tail_site=_site_at(target, int(in_tails.argmin())),
         folded_fraction=folded_fraction(draws.sign),
         one_step=allowing_for_missed(weighed.evidence, missed_share),
         coverage=moved,
@@ -133,6 +137,12 @@ def measure(
         training_diverged=history.diverged,
     )
     return checks, moved_log_weight
+
+
+def _site_at(target: Target, coordinate: int) -> str:
+    """The user's site that a coordinate belongs to."""
+    slices = users_target(target).program.site_slices
+    return next(name for name, part in slices.items() if coordinate < part.stop)
 
 
 def imprecise_share(target: Target, draws: WeightedDraws) -> float:

@@ -104,6 +104,10 @@ CASES = {  # name: (change of the healthy checks, label, rule, a word of the sen
     ),
     "inverse fails": (covered(failed_share=0.05), USABLE, "inverse", "5 %"),
     "inverse fails often": (covered(failed_share=0.2), UNRELIABLE, "inverse", "20 %"),
+    "a tail of few draws": ({"tail_ess": 194.0, "tail_site": "beta"}, USABLE, "tail ess", "'beta'"),
+    "a tail of single draws": (
+        {"tail_ess": 20.0, "tail_site": "beta"}, UNRELIABLE, "tail ess", "20 independent",
+    ),
     "other start": ({"missed_share": 0.01}, USABLE, "exploration", "1 % of the evidence"),
     "too much of it": ({"missed_share": 0.03}, UNRELIABLE, "exploration", "3 % of the evidence"),
     "other mode": ({"missed_share": 0.5}, UNRELIABLE, "exploration", "50 % of the evidence"),

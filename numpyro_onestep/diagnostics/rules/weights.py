@@ -1,5 +1,7 @@
 """Rules on the course of training and on the weights of the draws taken by themselves."""
 
+from collections.abc import Callable
+
 from ...importance import pareto_k_threshold
 from .. import limits
 from ..checks import Checks
@@ -93,6 +95,20 @@ def _ess_fraction(checks: Checks) -> str:
     return f"{_ess(checks)} The posterior chains repeat draws too often: use the weighted draws."
 
 
+def _tails_worth_less(least: float) -> Callable[[Checks], bool]:
+    # Where all draws together are worth less, that is the reason.
+    return lambda c: c.tail_ess is not None and c.ess_count >= least and not c.tail_ess >= least
+
+
+def _tail_ess(checks: Checks) -> str:
+    return (
+        f"In a tail of the site '{checks.tail_site}' the draws are worth"
+        f" {checks.tail_ess:.0f} independent ones, though {checks.ess_count:.0f} altogether: a few"
+        " of large weight lie there, which the posterior chains repeat. Use the weighted draws, or"
+        f" take more until those are worth {limits.MIN_RELIABLE_ESS}, before 90 % intervals count."
+    )
+
+
 def _heavy_tail(checks: Checks) -> str:
     return (
         f"The weights have too heavy a tail: Pareto k-hat is {checks.pareto_k:.2f}, above"
@@ -176,6 +192,8 @@ WEIGHT_RULES = (
         lambda c: not c.ess_fraction >= limits.MIN_RELIABLE_FRACTION,
         _ess_fraction,
     ),
+    Rule("tail ess", UNRELIABLE, _tails_worth_less(limits.MIN_USABLE_ESS), _tail_ess),
+    Rule("tail ess", USABLE, _tails_worth_less(limits.MIN_RELIABLE_ESS), _tail_ess),
     Rule(
         "pareto k",
         UNRELIABLE,
