@@ -104,6 +104,7 @@ def test_a_promise_that_is_not_kept_and_an_interrupt_leave_what_there_was(bent):
     assert finish_in_enough_steps(finish, 1, math.inf) == (alike, 1)
 
 
+@pytest.mark.slow
 def test_a_number_that_was_asked_for_stays(bent):
     asked = run(bend, options={"method": SHORT_STEPS, "num_steps": 1})
     assert asked.num_steps == 1
