@@ -45,7 +45,8 @@ def target():
     return build_target(jax.random.key(0), conjugate, (Y,))
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_rounding_errors_are_no_mode(seed):
     """Beyond a concentration of 1e6 the density in single precision is tens of nats too high."""
     target = build_target(jax.random.key(0), counts, (COUNTS,))

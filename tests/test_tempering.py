@@ -102,7 +102,8 @@ def test_tempering_arrives_at_the_posterior(target):
     np.testing.assert_allclose(particles.log_density, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("centredness", [pytest.param(1.0, marks=pytest.mark.slow), 0.3])
+@pytest.mark.slow
+@pytest.mark.parametrize("centredness", [1.0, 0.3])
 def test_particles_of_a_hierarchy_do_not_end_in_its_neck(centredness):
     """A scale above 120 sites: its particles are the posterior's, in whatever coordinates."""
     rng = np.random.default_rng(1)
