@@ -74,13 +74,13 @@ def _scores_or_not(target: Target, rng_key: jax.Array) -> Centring:
     """
     if num_scored(target) < 2:
         return Centring({})
-    chosen = _fit(recentred(target, {}), rng_key)
-    if not chosen.spread <= _LEAST_SPREAD:
-        other = _fit(target, rng_key)
-        if other.bound > np.nan_to_num(chosen.bound, nan=-np.inf) + _LEAST_GAIN_OF_USERS:
-            return Centring(None, (other,), int(chosen.num_gradients))
-        return Centring({}, (chosen,), int(other.num_gradients))
-    return Centring({}, (chosen,))
+    scores = _fit(recentred(target, {}), rng_key)
+    if scores.spread <= _LEAST_SPREAD:
+        return Centring({}, (scores,))
+    users = _fit(target, rng_key)
+    if users.bound > np.nan_to_num(scores.bound, nan=-np.inf) + _LEAST_GAIN_OF_USERS:
+        return Centring(None, (users,), int(scores.num_gradients))
+    return Centring({}, (scores,), int(users.num_gradients))
 
 
 def _fit(target: Target, rng_key: jax.Array, centring: float = 0.0) -> GaussianFit:

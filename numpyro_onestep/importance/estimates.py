@@ -143,16 +143,15 @@ def tail_ess(
     ticks = (np.arange(_NUM_FOR_EDGES) + 0.5) / _NUM_FOR_EDGES * cumulative[-1]
     chosen = np.minimum(np.searchsorted(cumulative, ticks), len(weight) - 1)
     edges = np.quantile(values[chosen], _TAILS, axis=0)
-    weight = weight / total
-    square = weight**2
+    probability = weight / total
     found = np.full(edges.shape, np.inf)
     for j, column in enumerate(values.T):
         for i, edge in enumerate(edges[:, j]):
             below = column <= edge
-            share, part = weight @ below, square @ below
-            variance = part * (1.0 - 2.0 * share) + share**2 * square.sum()
-            if variance > 0.0 and 0.0 < share < 1.0:
-                found[i, j] = share * (1.0 - share) / variance
+            share = probability @ below
+            se = float(_influence_se(probability, below - share))
+            if se > 0.0 and 0.0 < share < 1.0:
+                found[i, j] = share * (1.0 - share) / se**2
     return found.min(axis=0)
 
 

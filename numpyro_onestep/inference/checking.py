@@ -39,7 +39,7 @@ from numpyro_onestep.inference.witnesses import (
     rival_share,
     walk_from,
 )
-from numpyro_onestep.target import Target, rounding_errors, users_target
+from numpyro_onestep.target import Target, rounding_errors
 from numpyro_onestep.training import (
     Draws,
     TrainedMixture,
@@ -118,7 +118,7 @@ def measure(
         pareto_k=weighed.pareto_k,
         tail_excess=tail_excess(draws.log_weight),
         tail_ess=float(in_tails.min()),
-        tail_site=_site_at(target, int(in_tails.argmin())),
+        tail_site=target.site_at(int(in_tails.argmin())),
         folded_fraction=folded_fraction(draws.sign),
         one_step=allowing_for_missed(weighed.evidence, missed_share),
         coverage=moved,
@@ -137,12 +137,6 @@ def measure(
         training_diverged=history.diverged,
     )
     return checks, moved_log_weight
-
-
-def _site_at(target: Target, coordinate: int) -> str:
-    """The user's site that a coordinate belongs to."""
-    slices = users_target(target).program.site_slices
-    return next(name for name, part in slices.items() if coordinate < part.stop)
 
 
 def imprecise_share(target: Target, draws: WeightedDraws) -> float:

@@ -119,12 +119,10 @@ def _places(run: Run) -> Iterator[str]:
 def _coordinate(run: Run, place: int) -> str:
     """Name of an unconstrained coordinate: the site, and where in it."""
     target = run.fit.target
-    for name, part in target.site_slices.items():
-        if part.start <= place < part.stop:
-            shape = target.program.unconstrained_shapes[name]
-            index = np.unravel_index(place - part.start, shape)
-            return f"`{name}[{', '.join(map(str, index))}]`" if shape else f"`{name}`"
-    raise ValueError(f"expected a coordinate of {target.dim}; got {place}")
+    name = target.site_at(place)
+    shape = target.program.unconstrained_shapes[name]
+    index = np.unravel_index(place - target.site_slices[name].start, shape)
+    return f"`{name}[{', '.join(map(str, index))}]`" if shape else f"`{name}`"
 
 
 def _reach(run: Run) -> Iterator[str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from numpyro_onestep.diagnostics import Checks
+from numpyro_onestep.diagnostics.rules.base import percent
 from numpyro_onestep.inference.run import Run
 
 # The check by twice as many steps must promise so much more, as it draws few; and attempts.
@@ -41,8 +42,8 @@ def finish_in_enough_steps(
         return best, wanted
     said = (
         f"A draw takes {wanted} steps of the sampler: in {num_steps},"
-        f" {100.0 * first.checks.ess_fraction:.2g} % of the draws were effective, now"
-        f" {100.0 * best.checks.ess_fraction:.2g} %."
+        f" {percent(first.checks.ess_fraction)} of the draws were effective, now"
+        f" {percent(best.checks.ess_fraction)}."
     )
     verdict = dataclasses.replace(best.verdict, reasons=(*best.verdict.reasons, said))
     return dataclasses.replace(best, verdict=verdict), wanted

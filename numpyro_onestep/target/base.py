@@ -84,6 +84,13 @@ class Target:
         """Slice of the unconstrained vector per latent site, in sorted order of names."""
         return self.program.site_slices
 
+    def site_at(self, coordinate: int) -> str:
+        """Name of the latent site that a coordinate of the unconstrained vector belongs to."""
+        for name, part in self.site_slices.items():
+            if part.start <= coordinate < part.stop:
+                return name
+        raise ValueError(f"expected a coordinate of {self.dim}; got {coordinate}")
+
     def log_density(self, x: jax.Array) -> jax.Array:
         """Log-density at one point: `(dim,) -> ()` in the default float dtype.
 

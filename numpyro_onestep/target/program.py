@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -100,15 +101,15 @@ class Program:
     @property
     def dim(self) -> int:
         """Length of the flat unconstrained vector."""
-        return sum(_size(shape) for shape in self.unconstrained_shapes.values())
+        return sum(math.prod(shape) for shape in self.unconstrained_shapes.values())
 
     @property
     def site_slices(self) -> dict[str, slice]:
         """Slice of the flat vector that each latent site occupies."""
         slices, start = {}, 0
         for name, shape in self.unconstrained_shapes.items():
-            slices[name] = slice(start, start + _size(shape))
-            start += _size(shape)
+            slices[name] = slice(start, start + math.prod(shape))
+            start += math.prod(shape)
         return slices
 
     def unravel(self, x: jax.Array) -> Sites:
@@ -170,10 +171,3 @@ class Program:
 def float_dtype() -> Any:
     """Default real dtype: float32, or float64 under x64."""
     return jnp.result_type(float)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

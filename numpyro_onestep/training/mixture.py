@@ -123,8 +123,8 @@ def train(
     if warm is None:
         # For one mode, which most posteriors have.
         likely = constant_centredness(target, 1.0) if method.recentres else None
-        expected = recentred(target, likely).program
-        compile_ahead(recentred(target, likely), method, key_train)
+        expected = recentred(target, likely)
+        compile_ahead(expected, method, key_train)
     if warm is not None:
         # What was trained is worth nothing in other coordinates.
         centring = Centring(warm.centredness)
@@ -135,7 +135,7 @@ def train(
     else:
         centring = Centring(None)
     target = recentred(target, centring.centredness)
-    if expected is not None and target.program is not expected:
+    if expected is not None and target.program is not expected.program:
         # What has been begun is of no use.
         cancel()
         compile_ahead(target, method, key_train)

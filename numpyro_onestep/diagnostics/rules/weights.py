@@ -104,8 +104,8 @@ def _tail_ess(checks: Checks) -> str:
     return (
         f"In a tail of the site '{checks.tail_site}' the draws are worth"
         f" {checks.tail_ess:.0f} independent ones, though {checks.ess_count:.0f} altogether: a few"
-        " of large weight lie there, which the posterior chains repeat. Use the weighted draws, or"
-        f" take more until those are worth {limits.MIN_RELIABLE_ESS}, before 90 % intervals count."
+        " of large weight lie there, which the posterior chains repeat. Take more draws until those"
+        f" are worth {limits.MIN_RELIABLE_ESS}, before 90 % intervals count."
     )
 
 
