@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.special import erf, erfinv, log_ndtr
+from jax.scipy.special import erf, erfinv, log_ndtr, ndtri
 from numpyro.infer.reparam import Reparam
 
 _LOG_HALF = -math.log(2.0)
-_NEWTON_STEPS = 8
+_FIXED_POINT_STEPS = 4
 # Logarithm of the largest ratio of a value to its scale: float32 ends at exp(88).
 _LARGEST = 80.0
 
@@ -88,24 +88,24 @@ def score_of(fn: Any, value: jax.Array) -> jax.Array:
 def _log_ndtri(log_p: jax.Array) -> jax.Array:
     """`Phi^-1(exp(log_p))` for `log_p <= log(1/2)`.
 
-    Newton's method on the log-probability, which is concave: from the left, it cannot overshoot.
+    Where `exp(log_p)` underflows, from the asymptotic series of `log Phi`, solved for the square.
     """
-    log_p = jnp.minimum(log_p, _LOG_HALF)
-    x = -jnp.sqrt(-2.0 * log_p)
-    for _ in range(_NEWTON_STEPS):
-        x = x - (log_ndtr(x) - log_p) / _hazard(x)
-    return x
+    smallest = math.log(jnp.finfo(log_p.dtype).tiny)
+    near = jnp.clip(log_p, smallest, _LOG_HALF)
+    doubled = -2.0 * jnp.minimum(log_p, smallest) - math.log(2.0 * math.pi)
+    square = doubled
+    for _ in range(_FIXED_POINT_STEPS):
+        series = (3.0 / square - 1.0) / square
+        square = doubled - jnp.log(square) + 2.0 * jnp.log1p(series)
+    return jnp.where(log_p < smallest, -jnp.sqrt(square), ndtri(jnp.exp(near)))
 
 
 @_log_ndtri.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    x = _log_ndtri(*primals)
-    return x, tangents[0] / _hazard(x)
-
-
-def _hazard(x: jax.Array) -> jax.Array:
-    """Derivative of `log Phi`."""
-    return jnp.exp(-0.5 * x**2 - 0.5 * math.log(2.0 * math.pi) - log_ndtr(x))
+    x, log_p = _log_ndtri(*primals), jnp.minimum(primals[0], _LOG_HALF)
+    # The probability over the density.
+    slope = jnp.exp(log_p + 0.5 * x**2 + 0.5 * math.log(2.0 * math.pi))
+    return x, tangents[0] * slope
 
 
 def _by_tail(below: jax.Array, above: jax.Array, left: Any, right: Any) -> jax.Array:
