@@ -70,9 +70,10 @@ def parameters(fn: Any) -> tuple[Any, ...]:
 
 def value_at(fn: Any, score: jax.Array) -> jax.Array:
     """`F^-1(Phi(v))`, elementwise."""
-    smaller = log_ndtr(-jnp.abs(score))
-    larger = _log1mexp(smaller)
     left = score < 0.0
+    # Not the absolute value, whose gradient at zero is zero.
+    smaller = log_ndtr(jnp.where(left, score, -score))
+    larger = _log1mexp(smaller)
     below, above = jnp.where(left, smaller, larger), jnp.where(left, larger, smaller)
     return _FAMILIES[type(fn)].quantile(fn, below, above)
 
@@ -108,14 +109,11 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
     return x, tangents[0] * slope
 
 
-def _by_tail(below: jax.Array, above: jax.Array, left: Any, right: Any) -> jax.Array:
-    """`left` of the probability below up to the median, `right` of that above beyond it."""
-    # Each is evaluated on its own side only: gradients of the other one may be infinite.
+def _smaller(below: jax.Array, above: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether the left tail is the smaller one, and its or the other one's log-probability."""
+    # Not the minimum of the two: at the median its gradient is the mean of theirs, zero.
     is_left = below <= above
-    on_left, on_right = (
-        jnp.where(s, q, _LOG_HALF) for s, q in ((is_left, below), (~is_left, above))
-    )
-    return jnp.where(is_left, left(on_left), right(on_right))
+    return is_left, jnp.where(is_left, below, above)
 
 
 def _log_tan(log_p: jax.Array) -> jax.Array:
@@ -132,8 +130,9 @@ def _log1mexp(log_p: jax.Array) -> jax.Array:
 
 
 def _half_cauchy(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
-    log_ratio = _by_tail(below, above, _log_tan, lambda q: -_log_tan(q))
-    return fn.scale * jnp.exp(jnp.clip(log_ratio, -_LARGEST, _LARGEST))
+    is_left, log_p = _smaller(below, above)
+    log_ratio = jnp.maximum(_log_tan(log_p), -_LARGEST)
+    return fn.scale * jnp.exp(jnp.where(is_left, log_ratio, -log_ratio))
 
 
 def _half_cauchy_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -144,15 +143,14 @@ def _half_cauchy_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _cauchy(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
-    def distance(log_p: jax.Array) -> jax.Array:
-        # The cotangent of pi p, as its share of 1 / (pi p).
-        log_p = jnp.maximum(log_p, -_LARGEST)
-        z = math.pi * jnp.exp(log_p)
-        safe = jnp.maximum(z, 1e-3)
-        share = jnp.where(z < 1e-3, 1.0 - z**2 / 3.0, safe * jnp.cos(safe) / jnp.sin(safe))
-        return share * jnp.exp(-log_p) / math.pi
-
-    return fn.loc + fn.scale * _by_tail(below, above, lambda q: -distance(q), distance)
+    is_left, log_p = _smaller(below, above)
+    log_p = jnp.maximum(log_p, -_LARGEST)
+    # The cotangent of pi p, as its share of 1 / (pi p).
+    z = math.pi * jnp.exp(log_p)
+    safe = jnp.maximum(z, 1e-3)
+    share = jnp.where(z < 1e-3, 1.0 - z**2 / 3.0, safe * jnp.cos(safe) / jnp.sin(safe))
+    distance = share * jnp.exp(-log_p) / math.pi
+    return fn.loc + fn.scale * jnp.where(is_left, -distance, distance)
 
 
 def _cauchy_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -162,10 +160,13 @@ def _cauchy_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _half_normal(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
-    def left(log_p: jax.Array) -> jax.Array:
-        return math.sqrt(2.0) * erfinv(jnp.exp(log_p))
-
-    return fn.scale * _by_tail(below, above, left, lambda q: -_log_ndtri(q + _LOG_HALF))
+    is_left = below <= above
+    # Each is evaluated on its own side only: gradients of the other one may be infinite.
+    on_left, on_right = (
+        jnp.where(s, q, _LOG_HALF) for s, q in ((is_left, below), (~is_left, above))
+    )
+    left, right = math.sqrt(2.0) * erfinv(jnp.exp(on_left)), -_log_ndtri(on_right + _LOG_HALF)
+    return fn.scale * jnp.where(is_left, left, right)
 
 
 def _half_normal_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -183,10 +184,9 @@ def _exponential_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _laplace(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
-    def distance(log_p: jax.Array) -> jax.Array:
-        return _LOG_HALF - log_p
-
-    return fn.loc + fn.scale * _by_tail(below, above, lambda q: -distance(q), distance)
+    is_left, log_p = _smaller(below, above)
+    distance = _LOG_HALF - log_p
+    return fn.loc + fn.scale * jnp.where(is_left, -distance, distance)
 
 
 def _laplace_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -207,9 +207,9 @@ def _logistic_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _uniform(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
     width = fn.high - fn.low
-    value = _by_tail(
-        below, above, lambda q: fn.low + width * jnp.exp(q), lambda q: fn.high - width * jnp.exp(q)
-    )
+    is_left, log_p = _smaller(below, above)
+    distance = width * jnp.exp(log_p)
+    value = jnp.where(is_left, fn.low + distance, fn.high - distance)
     # The bounds themselves are not inside, but rounding leads there.
     return jnp.clip(value, jnp.nextafter(fn.low, fn.high), jnp.nextafter(fn.high, fn.low))
 
