@@ -18,7 +18,7 @@ from numpyro_onestep.target import build_target
 from numpyro_onestep.training import Draws, ResampleMove, draw, move, train
 from numpyro_onestep.training.budget import Budget, Pace
 from numpyro_onestep.training.draws import standard_normal_log_density, value_and_score
-from numpyro_onestep.training.enough import is_normal, serves, targets
+from numpyro_onestep.training.enough import is_enough, is_normal, serves, targets
 from numpyro_onestep.training.moves import move_settings, training_settings
 
 
@@ -317,3 +317,31 @@ def test_pace_is_known_after_a_round():
     pace.add(100, 0.5, 1000, 4.0)
     pace.add(100, 0.7, 1000, 3.0)
     assert pace.known == (0.005, 3.0)
+
+
+# Rounds of a spike-and-slab posterior: shares of effective draws, and affinities.
+SHARES = [0.07, 0.04, 0.01, 0.04, 0.05, 0.07, 0.04]
+AFFINITIES = [0.51, 0.38, 0.34, 0.45, 0.52, 0.52, 0.54]
+
+
+@pytest.mark.parametrize(
+    ("ess_fraction", "affinity", "ends"),
+    [
+        # The target twice; once may be luck.
+        ([0.5, 0.81, 0.83], [0.8, 0.95, 0.95], True),
+        ([0.5, 0.7, 0.83], [0.8, 0.92, 0.95], False),
+        # Shares that a single weight decides, while the sampler comes closer.
+        (SHARES, AFFINITIES, False),
+        # Neither grows.
+        ([*SHARES[:4], 0.03, 0.04, 0.02], [*AFFINITIES[:4], 0.45, 0.44, 0.43], True),
+        # Most draws are effective, and what they gain hardly shows in the affinity.
+        ([0.3, 0.70, 0.71, 0.73, 0.75], [0.8, 0.935, 0.937, 0.94, 0.944], False),
+        # Training has not yet made up for its first steps: the start is no round of it.
+        ([0.2, 0.02, 0.06, 0.05, 0.08], [0.7, 0.4, 0.45, 0.5, 0.55], False),
+        # Too early to tell.
+        (SHARES[:4], [0.5, 0.5, 0.5, 0.5], False),
+    ],
+)
+def test_when_training_ends(ess_fraction, affinity, ends):
+    method = ResampleMove(target_ess=0.8, patience=3)
+    assert is_enough(ess_fraction, affinity, method, 0.8) is ends

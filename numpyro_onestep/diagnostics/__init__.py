@@ -11,9 +11,10 @@ from .coverage import Coverage, coverage
 from .halves import independent_halves
 from .rescue import RescueChecks, failed_sentence, failures, not_rescued, rescued
 from .uniformity import Band, uniformity_band, uniformity_p_value
-from .verdict import Verdict, judge
+from .verdict import LABELS, Verdict, judge
 
 __all__ = [
+    "LABELS",
     "Band",
     "Checks",
     "Coverage",

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from .checks import Checks
 from .rules import RULES, Rule
 
 Label = Literal["reliable", "usable_with_weights", "rescued", "unreliable"]
+LABELS: tuple[Label, ...] = get_args(Label)
+"""The words of a verdict, the best first."""
 
 _ORDER = ("unreliable", "usable_with_weights", "note")
 

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from numpyro_onestep.diagnostics import Checks
+from numpyro_onestep.diagnostics import LABELS, Checks
 from numpyro_onestep.diagnostics.rules.base import percent
 from numpyro_onestep.inference.run import Run
 
@@ -21,7 +21,8 @@ def finish_in_enough_steps(
     """The finished run with `num_steps` per draw, or with more of them, and their number.
 
     Every run is checked by draws in twice as many steps. Where the verdict is not `reliable` and a
-    larger share of those is effective, the number is doubled for as long as that share does grow.
+    larger share of those is effective, the number is doubled for as long as that share does grow,
+    and the verdict gets no graver.
     Ctrl-C and the deadline (of `time.perf_counter`) leave it where it is.
     """
     first = best = finish(num_steps)
@@ -35,7 +36,7 @@ def finish_in_enough_steps(
             other = finish(2 * wanted)
         except KeyboardInterrupt:
             break
-        if not other.checks.ess_fraction > best.checks.ess_fraction:
+        if not _is_better(other, best):
             break
         best, wanted = other, 2 * wanted
     if wanted == num_steps:
@@ -47,6 +48,11 @@ def finish_in_enough_steps(
     )
     verdict = dataclasses.replace(best.verdict, reasons=(*best.verdict.reasons, said))
     return dataclasses.replace(best, verdict=verdict), wanted
+
+
+def _is_better(one: Run, other: Run) -> bool:
+    no_graver = LABELS.index(one.verdict.label) <= LABELS.index(other.verdict.label)
+    return no_graver and one.checks.ess_fraction > other.checks.ess_fraction
 
 
 def _promises_more(checks: Checks) -> bool:

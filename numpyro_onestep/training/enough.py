@@ -23,6 +23,8 @@ _NEGLIGIBLE_TAIL = 1e-3
 # verdict's limit: where in doubt, there is training. Of what was trained, which is judged twice,
 # that limit.
 _MAX_NORMAL_SHAPE, _MAX_TRAINED_SHAPE = 0.2, 0.5
+# Gain of either measure that counts, over `patience` rounds.
+_LEAST_GAIN = 0.01
 # Root of the smallest share of the evidence that counts, and least target of a component.
 _LEAST_ROOT = 1e-3
 _LEAST_TARGET = 0.5
@@ -83,12 +85,24 @@ def serves(draws: Draws, ess_fraction: float, method: Method) -> bool:
     return _has_light_tail(_relative_weight(draws), _MAX_TRAINED_SHAPE)
 
 
-def is_enough(ess_fraction: Sequence[float], method: Method, target_ess: float) -> bool:
-    """Whether the target is reached in two rounds running, or `patience` rounds brought no gain."""
+def is_enough(
+    ess_fraction: Sequence[float], affinity: Sequence[float], method: Method, target_ess: float
+) -> bool:
+    """Whether the target is reached in two rounds running, or `patience` rounds brought no gain.
+
+    Where few draws are effective one weight decides over their share, and the affinity tells
+    whether the sampler still comes closer; where most are, the share tells more.
+    """
     if len(ess_fraction) > 1 and min(ess_fraction[-2:]) >= target_ess:
         return True
-    earlier, recent = ess_fraction[: -method.patience], ess_fraction[-method.patience :]
-    return len(earlier) > 1 and max(recent) < max(earlier) + 0.01
+    return all(_stalls(measure, method.patience) for measure in (ess_fraction, affinity))
+
+
+def _stalls(measure: Sequence[float], patience: int) -> bool:
+    """Whether the last rounds are no better than those before them."""
+    # The untrained sampler is none of them: features that are still random set it back at first.
+    earlier, recent = measure[1:-patience], measure[-patience:]
+    return bool(earlier) and max(recent) < max(earlier) + _LEAST_GAIN
 
 
 def targets(log_evidence: Sequence[float], target_ess: float) -> list[float]:

@@ -27,7 +27,7 @@ from numpyro_onestep.networks import Params
 from numpyro_onestep.preconditioner import Affine, Bent, Density, bent_as
 from numpyro_onestep.target import Target
 from numpyro_onestep.training.budget import Budget, Pace
-from numpyro_onestep.training.draws import Draws, draw, ess_and_evidence
+from numpyro_onestep.training.draws import Draws, affinity, draw, ess_and_evidence
 from numpyro_onestep.training.enough import is_enough, is_normal, serves, suffices
 from numpyro_onestep.training.journal import NO_JOURNAL, Journal
 from numpyro_onestep.training.methods import Method
@@ -79,6 +79,7 @@ class TrainingHistory:
 
     Attributes:
         ess_fraction: share of effective draws before each round.
+        affinity: squared Bhattacharyya coefficient of draws and target then (see `draws.affinity`).
         log_evidence: estimate from the draws before each round, in nats.
         acceptance: share of accepted moves per round.
         losses: size of the update's gradient per optimiser step: the surrogates have no values.
@@ -92,6 +93,7 @@ class TrainingHistory:
     """
 
     ess_fraction: list[float] = dataclasses.field(default_factory=list)
+    affinity: list[float] = dataclasses.field(default_factory=list)
     log_evidence: list[float] = dataclasses.field(default_factory=list)
     acceptance: list[float] = dataclasses.field(default_factory=list)
     losses: list[float] = dataclasses.field(default_factory=list)
@@ -106,6 +108,7 @@ class TrainingHistory:
     def extend(self, other: TrainingHistory) -> None:
         """Adds what happened afterwards; its wall time and its Gaussian fit do not count."""
         self.ess_fraction += other.ess_fraction
+        self.affinity += other.affinity
         self.log_evidence += other.log_evidence
         self.acceptance += other.acceptance
         self.losses += other.losses
@@ -309,7 +312,9 @@ def _train_rounds(
                 if len(history.ess_fraction) > 1:
                     break
                 continue
-            enough = i == method.max_rounds or is_enough(history.ess_fraction, method, wanted)
+            enough = i == method.max_rounds or is_enough(
+                history.ess_fraction, history.affinity, method, wanted
+            )
             if annealed >= 0 or enough:
                 annealed += 1
             limit = budget.is_spent(*pace.known)
@@ -380,5 +385,6 @@ def _train_rounds(
 def _record(history: TrainingHistory, draws: Draws) -> None:
     ess_fraction, log_evidence = ess_and_evidence(draws)
     history.ess_fraction.append(ess_fraction)
+    history.affinity.append(affinity(draws))
     history.log_evidence.append(log_evidence)
     history.diverged |= log_evidence == -math.inf

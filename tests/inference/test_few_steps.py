@@ -51,7 +51,7 @@ def test_more_steps_are_taken_where_they_help(bent):
     np.testing.assert_array_equal(again.log_weights, same.log_weights)
 
 
-def shares(bent, by_steps, *, label="usable_with_weights"):
+def shares(bent, by_steps, *, label="usable_with_weights", then=None):
     """A stand-in for finishing: shares of effective draws by number of steps."""
     asked = []
 
@@ -62,7 +62,8 @@ def shares(bent, by_steps, *, label="usable_with_weights"):
             ess_fraction=by_steps[num_steps],
             few_step_ess_fraction=by_steps.get(2 * num_steps, 0.0),
         )
-        verdict = dataclasses.replace(bent._run.verdict, label=label)
+        word = label if len(asked) == 1 else then or label
+        verdict = dataclasses.replace(bent._run.verdict, label=word)
         return dataclasses.replace(bent._run, checks=checks, verdict=verdict)
 
     return finish, asked
@@ -79,6 +80,10 @@ def test_when_to_stop(bent):
     finish, asked = shares(bent, {1: 0.1, 2: 0.9}, label="reliable")
     assert finish_in_enough_steps(finish, 1, never)[1] == 1
     assert asked == [1]
+    # More draws are effective, and the run is worse than it was.
+    finish, asked = shares(bent, {1: 0.1, 2: 0.9}, then="unreliable")
+    assert finish_in_enough_steps(finish, 1, never)[1] == 1
+    assert asked == [1, 2]
     # No time.
     finish, asked = shares(bent, {1: 0.1, 2: 0.9})
     assert finish_in_enough_steps(finish, 1, time.perf_counter() - 1.0)[1] == 1

@@ -53,7 +53,8 @@ class Method:
         max_rounds: rounds before the last ones at the most.
         target_ess: share of effective draws (0 to 1) from which on training ends.
         reuse_ess: share of effective draws (0 to 1) from which on a refit keeps the old sampler.
-        patience: rounds without a gain in that share after which training ends.
+        patience: rounds after which training ends that brought no gain in that share, nor in the
+            affinity of draws and posterior.
     """
 
     objectives: tuple[tuple[float, Objective], ...] = ()
@@ -68,7 +69,7 @@ class Method:
     max_gradient_norm: float = 5.0
     num_annealing: int = 3
     ema: float = 0.99
-    max_rounds: int = 12
+    max_rounds: int = 24
     target_ess: float = 0.95
     reuse_ess: float = 0.95
     patience: int = 3
