@@ -2,8 +2,8 @@ r"""The training loop.
 
 A round (1) draws from the sampler with exact weights, (2) resamples and moves the draws, (3)
 descends the objectives on fresh draws and on the moved points of the last rounds. The share of
-effective draws of every round is that of fresh draws; when it no longer grows, the learning rate
-falls over a few last rounds.
+effective draws of every round is that of fresh draws; when neither it nor their affinity to
+the target grows any longer, the learning rate falls over a few last rounds.
 """
 
 from __future__ import annotations
