@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ import hard_modes
 import hard_page
 import hard_shapes
 from hard import HardRow, Marginal, Samples, Truth
+from named import named
 from peers import records
 
 ROWS: tuple[HardRow, ...] = (
@@ -176,16 +178,7 @@ def in_fresh_process(name: str, seed: int, *, num_samples: int, limit: float) ->
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def by_name(name: str) -> HardRow:
-    """The row called `name`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for row in ROWS:
-        if row.name == name:
-            return row
-    raise ValueError(f"expected one of {', '.join(row.name for row in ROWS)}; got {name!r}")
+by_name = partial(named, ROWS)
 
 
 def main(argv: list[str] | None = None) -> dict[str, int]:

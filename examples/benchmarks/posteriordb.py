@@ -18,12 +18,14 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import posteriordb_regressions
 import posteriordb_structures
+from named import named
 from peers import records
 from posteriordb_entry import Entry
 from posteriordb_page import RECORDS, load, write
@@ -33,16 +35,7 @@ QUANTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 BOUND = 0.05
 
 
-def by_name(name: str) -> Entry:
-    """The posterior of this name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    for entry in ENTRIES:
-        if entry.name == name:
-            return entry
-    raise ValueError(f"expected one of {[entry.name for entry in ENTRIES]}; got {name!r}")
+by_name = partial(named, ENTRIES)
 
 
 def unzipped(path: Path) -> dict | list:

@@ -17,6 +17,7 @@ from scipy.stats import norm
 import data
 import densities
 import models
+from named import named
 
 DataDir = str | os.PathLike[str] | None
 
@@ -299,13 +300,4 @@ ROWS = (
 )
 
 
-def by_name(name: str) -> Row:
-    """The row called `name`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for row in ROWS:
-        if row.name == name:
-            return row
-    raise ValueError(f"expected one of {', '.join(row.name for row in ROWS)}; got {name!r}")
+by_name = partial(named, ROWS)

@@ -14,12 +14,14 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
 
 import tutorial_regressions
 import tutorial_structures
+from named import named
 from numpyro_onestep import OneStepInference
 from tutorial_base import Kind
 
@@ -28,16 +30,7 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 HEAD = ("kind", "NumPyro's page", "d", "verdict", "log evidence", "ESS", "k-hat")
 
 
-def by_name(name: str) -> Kind:
-    """The kind of this name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    for kind in KINDS:
-        if kind.name == name:
-            return kind
-    raise ValueError(f"expected one of {[kind.name for kind in KINDS]}; got {name!r}")
+by_name = partial(named, KINDS)
 
 
 def run_one(kind: Kind, seed: int) -> dict:

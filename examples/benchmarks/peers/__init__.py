@@ -1,5 +1,8 @@
 """This package and its peers behind one contract; `base` has it, `PEERS` lists them."""
 
+from functools import partial
+
+from named import named
 from peers import (
     blackjax_nested,
     blackjax_smc,
@@ -24,13 +27,4 @@ PEERS: tuple[Peer, ...] = (
 )
 
 
-def by_name(name: str) -> Peer:
-    """The peer called `name`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for peer in PEERS:
-        if peer.name == name:
-            return peer
-    raise ValueError(f"expected one of {', '.join(peer.name for peer in PEERS)}; got {name!r}")
+by_name = partial(named, PEERS)
