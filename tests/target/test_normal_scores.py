@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 from scipy import stats
+from scipy.special import ndtri_exp
 
 from numpyro_onestep.target import (
     build_target,
@@ -63,6 +64,31 @@ def test_derivatives_are_finite_however_far_out(name):
     step, near = 1e-2, scores[2:5:2]
     both = value_at(fn, near + step), value_at(fn, near - step)
     np.testing.assert_allclose(first[2:5:2], (both[0] - both[1]) / (2 * step), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_slope_at_the_median_itself(name):
+    """Where both tails are equal: a density of the score over that of the value."""
+    fn, reference = FAMILIES[name]
+    slope = jax.grad(lambda v: value_at(fn, v))(0.0)
+    expected = stats.norm.pdf(0.0) / reference.pdf(reference.median())
+    assert float(slope) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("double", "rtol"), [(False, 1e-6), (True, 1e-11)])
+def test_scores_of_probabilities_that_underflow(double, rtol):
+    """The right tail of an exponential distribution is the exponential of the value itself."""
+    values = np.logspace(0.0, 6.0, 200)
+    with jax.enable_x64(double):
+        fn = dist.Exponential(1.0)
+        scores = np.asarray(score_of(fn, jnp.asarray(values)), np.float64)
+        slopes = np.asarray(jax.vmap(jax.grad(lambda x: score_of(fn, x)))(jnp.asarray(values)))
+    expected = -ndtri_exp(-values)
+    np.testing.assert_allclose(scores, expected, rtol=rtol)
+    # By the derivative of the inverse: the probability over the normal density.
+    by_hand = np.exp(-values - stats.norm.logpdf(expected))
+    near = values < 1e3
+    np.testing.assert_allclose(slopes[near], by_hand[near], rtol=1e3 * rtol)
 
 
 def all_families(y):
