@@ -70,10 +70,9 @@ def parameters(fn: Any) -> tuple[Any, ...]:
 
 def value_at(fn: Any, score: jax.Array) -> jax.Array:
     """`F^-1(Phi(v))`, elementwise."""
-    left = score < 0.0
-    # Not the absolute value, whose gradient at zero is zero.
-    smaller = log_ndtr(jnp.where(left, score, -score))
+    smaller = log_ndtr(-jnp.abs(score))
     larger = _log1mexp(smaller)
+    left = score < 0.0
     below, above = jnp.where(left, smaller, larger), jnp.where(left, larger, smaller)
     return _FAMILIES[type(fn)].quantile(fn, below, above)
 
