@@ -21,38 +21,46 @@ def finish_in_enough_steps(
     """The finished run with `num_steps` per draw, or with more of them, and their number.
 
     Every run is checked by draws in twice as many steps. Where the verdict is not `reliable` and a
-    larger share of those is effective, the number is doubled for as long as that share does grow,
-    and the verdict gets no graver.
+    larger share of those is effective, the number is doubled for as long as that share does grow.
     Ctrl-C and the deadline (of `time.perf_counter`) leave it where it is.
     """
-    first = best = finish(num_steps)
-    wanted = num_steps
+    first = best = last = finish(num_steps)
+    taken = tried = num_steps
     for _ in range(_MAX_DOUBLINGS):
-        if best.verdict.label == "reliable" or not _promises_more(best.checks):
+        if last.verdict.label == "reliable" or not _promises_more(last.checks):
             break
         if time.perf_counter() > deadline:
             break
         try:
-            other = finish(2 * wanted)
+            other = finish(2 * tried)
         except KeyboardInterrupt:
             break
-        if not _is_better(other, best):
+        if not other.checks.ess_fraction > last.checks.ess_fraction:
             break
-        best, wanted = other, 2 * wanted
-    if wanted == num_steps:
-        return best, wanted
+        last, tried = other, 2 * tried
+        if _replaces(last, first):
+            best, taken = last, tried
+    if taken == num_steps:
+        return best, taken
     said = (
-        f"A draw takes {wanted} steps of the sampler: in {num_steps},"
+        f"A draw takes {taken} steps of the sampler: in {num_steps},"
         f" {percent(first.checks.ess_fraction)} of the draws were effective, now"
         f" {percent(best.checks.ess_fraction)}."
     )
     verdict = dataclasses.replace(best.verdict, reasons=(*best.verdict.reasons, said))
-    return dataclasses.replace(best, verdict=verdict), wanted
+    return dataclasses.replace(best, verdict=verdict), taken
 
 
-def _is_better(one: Run, other: Run) -> bool:
-    no_graver = LABELS.index(one.verdict.label) <= LABELS.index(other.verdict.label)
-    return no_graver and one.checks.ess_fraction > other.checks.ess_fraction
+def _replaces(run: Run, first: Run) -> bool:
+    """Whether a run in more steps takes the place of the first one: its verdict is no graver.
+
+    For one that is `unreliable` only a `reliable` one: of several attempts one may pass weaker
+    checks by luck, as draws that do not reach a part of the posterior show no large weight there.
+    """
+    label, before = run.verdict.label, first.verdict.label
+    if before == "unreliable":
+        return label == "reliable"
+    return LABELS.index(label) <= LABELS.index(before)
 
 
 def _promises_more(checks: Checks) -> bool:

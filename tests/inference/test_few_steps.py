@@ -84,6 +84,12 @@ def test_when_to_stop(bent):
     finish, asked = shares(bent, {1: 0.1, 2: 0.9}, then="unreliable")
     assert finish_in_enough_steps(finish, 1, never)[1] == 1
     assert asked == [1, 2]
+    # What was unreliable is not mended by what is a little less so, but by what is reliable.
+    finish, asked = shares(bent, {1: 0.001, 2: 0.1}, label="unreliable", then="usable_with_weights")
+    assert finish_in_enough_steps(finish, 1, never)[1] == 1
+    assert asked == [1, 2]
+    finish, _ = shares(bent, {1: 0.001, 2: 0.1}, label="unreliable", then="reliable")
+    assert finish_in_enough_steps(finish, 1, never)[1] == 2
     # No time.
     finish, asked = shares(bent, {1: 0.1, 2: 0.9})
     assert finish_in_enough_steps(finish, 1, time.perf_counter() - 1.0)[1] == 1
