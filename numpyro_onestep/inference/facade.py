@@ -52,7 +52,8 @@ class OneStepInference(Finished):
         num_steps: steps of the sampler per draw; 1 is the fastest, more can be more accurate. By
             default the method's own number, 1, or a whole path for a multi-step sampler; where the
             verdict on these draws is not `reliable` and more of those in twice as many steps are
-            effective, 2, 4, 8 or 16 times as many, and the verdict says so.
+            effective, 2, 4, 8 or 16 times as many, where the verdict gets no graver by it (and, if
+            it was `unreliable`, becomes `reliable`), and the verdict says so.
         posterior: what the equally weighted draws of the posterior group are. "imh": independence
             Metropolis-Hastings chains over the raw draws, four to a draw, exact in the limit, whose
             `r_hat` and `ess_bulk` show uneven weights; "resampled": as many raw draws resampled by
