@@ -196,7 +196,8 @@ class Target:
     def initial_points(self, rng_key: jax.Array, num: int) -> jax.Array:
         """Starting points `(num, dim)` by the user's strategy, with finite density and gradient.
 
-        A strategy that fixes all values, such as a full `init_to_value`, yields equal points.
+        A strategy that fixes all values, such as a full `init_to_value`, yields equal points. Where
+        NumPyro's default strategy finds none, draws of the prior are looked at.
 
         Raises:
             ValueError: if no point is valid, naming the first site to blame.

@@ -14,6 +14,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer.initialization import init_to_uniform
 
 from numpyro_onestep.compilation import compiled
+from numpyro_onestep.target.prior import prior_points
 from numpyro_onestep.target.program import float_dtype
 from numpyro_onestep.target.traces import site_log_densities
 
@@ -22,41 +23,69 @@ if TYPE_CHECKING:
 
 # One batch size for every request, so that one compiled function serves them all.
 _BATCH = 16
-# NumPyro gives up after 100 tries per chain.
-_TRIES_WITHOUT_SUCCESS = 112
+# NumPyro gives up after 100 tries per chain. Draws of the prior are tried longer: where these fail,
+# nothing is left to try.
+_TRIES_WITHOUT_SUCCESS, _TRIES_OF_PRIOR = 112, 1024
 
 
 def valid_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
-    """Draw `num` points with finite log-density and gradient: `(num, dim)`."""
+    """Draw `num` points with finite log-density and gradient: `(num, dim)`.
+
+    Uniform points around zero, where the user has no wish, may all be out of a support that the
+    data decide: draws of the prior take their place.
+    """
     if num < 1:
         raise ValueError(f"expected at least one initial point; got {num}")
+    points = _valid(target, rng_key, num, _TRIES_WITHOUT_SUCCESS, of_prior=False)
+    if points is None and _is_uniform(target):
+        points = _valid(target, rng_key, num, _TRIES_OF_PRIOR, of_prior=True)
+    if points is None:
+        raise ValueError(_blame(target, _propose(target, rng_key, of_prior=False)[0][0]))
+    return points
+
+
+def _valid(
+    target: Target, rng_key: jax.Array, num: int, patience: int, *, of_prior: bool
+) -> jax.Array | None:
+    """The points; None after so many failures in a row."""
     found: list[np.ndarray] = []
     count, failures, tries = 0, 0, 0
     while count < num:
-        points, log_densities, gradients = _propose(target, jax.random.fold_in(rng_key, tries))
+        key = jax.random.fold_in(rng_key, tries)
+        points, log_densities, gradients = _propose(target, key, of_prior=of_prior)
         tries += 1
         valid = np.isfinite(log_densities) & np.isfinite(gradients).all(axis=1)
         failures = 0 if valid.any() else failures + _BATCH
-        if failures >= _TRIES_WITHOUT_SUCCESS:
-            raise ValueError(_blame(target, points[0]))
+        if failures >= patience:
+            return None
         found.append(np.asarray(points)[valid])
         count += int(valid.sum())
     return jnp.asarray(np.concatenate(found)[:num])
 
 
-@compiled(many_loops=True)
-def _propose(target: Target, rng_key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+@compiled(many_loops=True, static_argnames="of_prior")
+def _propose(
+    target: Target, rng_key: jax.Array, *, of_prior: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Points by the strategy, with log-density and gradient: `(n, dim)`, `(n,)`, `(n, dim)`."""
-    keys = jax.random.split(rng_key, _BATCH)
-    points = jax.vmap(functools.partial(_propose_one, target))(keys)
+    if of_prior:
+        points = prior_points(target, rng_key, _BATCH)
+    else:
+        keys = jax.random.split(rng_key, _BATCH)
+        points = jax.vmap(functools.partial(_propose_one, target))(keys)
     log_densities, gradients = jax.vmap(jax.value_and_grad(target.log_density))(points)
     return points, log_densities, gradients
+
+
+def _is_uniform(target: Target) -> bool:
+    strategy = target.program.init_strategy
+    return getattr(strategy, "func", strategy) is init_to_uniform
 
 
 def _propose_one(target: Target, key: jax.Array) -> jax.Array:
     program = target.program
     strategy = program.init_strategy
-    if getattr(strategy, "func", strategy) is init_to_uniform:
+    if _is_uniform(target):
         # Directly in unconstrained coordinates, as NumPyro does: no replay, no round trip.
         radius = getattr(strategy, "keywords", {}).get("radius", 2)
         return jax.random.uniform(key, (program.dim,), float_dtype(), minval=-radius, maxval=radius)

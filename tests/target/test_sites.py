@@ -142,6 +142,23 @@ def test_only_valid_initial_points_are_returned():
     assert np.all(points > 1.5)
 
 
+def test_the_prior_knows_a_support_that_uniform_points_miss():
+    # The data decide where the density is: above the largest of them, exp(2) and more.
+    data = jnp.array([3.0, 11.0, 16.0])
+
+    def model():
+        upper = numpyro.sample("upper", dist.HalfNormal(20.0))
+        below = jnp.where(upper > data.max(), -len(data) * jnp.log(upper), -jnp.inf)
+        numpyro.factor("uniform", below)
+
+    points = build_target(KEY, model).initial_points(KEY, 5)
+    assert np.all(np.exp(points) > 16.0)
+    # A wish of the user's is not overruled.
+    wish = {"upper": jnp.array(10.0)}
+    with pytest.raises(ValueError, match="site 'uniform' has the log-density -inf"):
+        build_target(KEY, model, init_strategy=init_to_value(values=wish))
+
+
 def plates(x, y):
     with numpyro.plate("row", 3, dim=-2):
         numpyro.sample("a", dist.Normal(0.0, 1.0))
