@@ -64,7 +64,7 @@ def survey(target: Target, initial: jax.Array, rng_key: jax.Array) -> Survey:
     return Survey(x, log_prior, log_density, _CHUNK * _MAX_COMPUTED // cost)
 
 
-@compiled()
+@compiled(many_loops=True)
 def _draw(
     target: Target, initial: jax.Array, rng_key: jax.Array, i: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -176,7 +176,7 @@ def _resample(weight: np.ndarray, num: int, offset: float) -> np.ndarray:
     return np.clip(np.searchsorted(edges, ticks), 0, len(weight) - 1)
 
 
-@compiled(static_argnames="num_langevin")
+@compiled(many_loops=True, static_argnames="num_langevin")
 def _move(
     target: Target,
     population: _Population,

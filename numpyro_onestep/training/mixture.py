@@ -52,6 +52,8 @@ from numpyro_onestep.training.methods import Method
 
 # Share of the draws that all components have in equal parts, so that none starves.
 _COMMON_SHARE = 0.05
+# Rounds at a falling rate of all components together, where each has one at least.
+_MAX_ANNEALING = 24
 # Gaussian fits that the checks look at, the best ones: each costs as much as a round.
 _MAX_RIVALS = 8
 
@@ -169,8 +171,10 @@ def train(
     partition = Partition.of(fits, [fit.bound for fit in modes]) if len(fits) > 1 else None
     if partition is not None:
         cancel()
-        # A component is simpler than the whole: one round at a falling rate is enough for each.
-        method = dataclasses.replace(method, num_annealing=min(method.num_annealing, 1))
+        # The more there are, the less of the evidence hangs on the tails of each.
+        num_annealing = max(_MAX_ANNEALING // len(fits), 1)
+        num_annealing = min(method.num_annealing, num_annealing)
+        method = dataclasses.replace(method, num_annealing=num_annealing)
     wanted = targets([fit.bound for fit in modes], method.target_ess)
     components, log_evidence = [], []
     for label, fit in enumerate(fits):
