@@ -292,6 +292,23 @@ def test_targets_of_components():
     assert targets([0.0, -30.0], 0.3)[1] == pytest.approx(0.3)
 
 
+def two_skewed():
+    x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (2,)))
+    both = [dist.Gumbel(8.0, 1.0).log_prob(jnp.array([side, 1.0]) * x + 4.0) for side in (1, -1)]
+    numpyro.factor("density", jnp.logaddexp(both[0].sum(), both[1].sum()))
+
+
+@pytest.mark.parametrize("altogether, each", [(24, 2), (2, 1)])
+def test_many_components_share_the_rounds_of_annealing(monkeypatch, altogether, each):
+    monkeypatch.setattr("numpyro_onestep.training.mixture._MAX_ANNEALING", altogether)
+    settings = dataclasses.replace(SETTINGS, max_rounds=1)
+    mixture, history = train(
+        build_target(jax.random.key(0), two_skewed), jax.random.key(2), settings
+    )
+    assert len(mixture.components) == 2
+    assert len(history.losses) == 2 * (1 + each) * settings.num_updates
+
+
 def test_training_leaves_time_for_what_follows(target):
     """It ends once a round has shown how long draws take, however far away the deadline is."""
     method = dataclasses.replace(SETTINGS, target_ess=1.0, max_rounds=6)
