@@ -24,7 +24,7 @@ from numpyro_onestep.training import journal, loop
 
 KEY = jax.random.key(3)
 METHOD = dataclasses.replace(QUICK, target_ess=1.0)  # all rounds
-METHOD_ROUNDS = METHOD.max_rounds + 1  # one round at a falling rate where there are modes
+METHOD_ROUNDS = METHOD.max_rounds + METHOD.num_annealing
 
 
 class Killed(BaseException):
