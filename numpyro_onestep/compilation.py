@@ -48,11 +48,6 @@ class Compiled:
             wait([future])
         return self._whole(args, kwargs)(*args, **kwargs)
 
-    @functools.cached_property
-    def of_loops(self) -> Compiled:
-        """The same function for calls that spend their time in many small loops."""
-        return Compiled(self._function, many_loops=True, **self._options)
-
     def ahead(self, *args: Any, **kwargs: Any) -> None:
         """Begins to compile for arguments like these, of which only types and shapes matter.
 

@@ -74,13 +74,6 @@ def test_a_call_waits_for_its_own_program_only(monkeypatch):
         assert function(jnp.ones(3), 2).tolist() == [1.0, 4.0, 9.0]
 
 
-def test_the_same_function_of_many_loops():
-    function = compiled(static_argnames="n")(cubes)
-    assert function.of_loops(jnp.ones(3), 2).tolist() == function(jnp.ones(3), 2).tolist()
-    # One for all calls, which would compile again otherwise.
-    assert function.of_loops is function.of_loops is not function
-
-
 def test_inside_another_program_it_is_a_part_of_that(compilations):
     function = compiled(static_argnames="n")(cubes)
     twice = jax.jit(lambda x: 2.0 * function(x, n=3))

@@ -24,8 +24,6 @@ _MAX_CHUNKS = 256
 # draws themselves may fill.
 _MAX_COMPUTED = 2**29
 _MAX_KEPT = 2**24
-# Evaluations that a survey may make, from which on each is so cheap that compilation takes longer.
-CHEAP = 2**15
 # For a loop whose end depends on values, and for a value that Python computes.
 _UNKNOWN_LENGTH = 30
 _CALLBACK = 100_000
@@ -59,13 +57,11 @@ def survey(target: Target, initial: jax.Array, rng_key: jax.Array) -> Survey:
     """Draws from the prior; the first ones give way to `initial: (k, dim)`, k up to 1024."""
     cost = values_computed(jax.make_jaxpr(_draw)(target, initial, rng_key, 0).jaxpr)
     num = min(_MAX_COMPUTED // cost, _MAX_KEPT // (_CHUNK * target.dim), _MAX_CHUNKS)
-    num_affordable = _CHUNK * _MAX_COMPUTED // cost
-    draw = _draw.of_loops if num_affordable >= CHEAP else _draw
-    drawn = [draw(target, initial, jax.random.fold_in(rng_key, i), i) for i in range(max(num, 1))]
+    drawn = [_draw(target, initial, jax.random.fold_in(rng_key, i), i) for i in range(max(num, 1))]
     x, log_prior, log_density = (
         np.concatenate([np.asarray(a) for a in part]) for part in zip(*drawn, strict=True)
     )
-    return Survey(x, log_prior, log_density, num_affordable)
+    return Survey(x, log_prior, log_density, _CHUNK * _MAX_COMPUTED // cost)
 
 
 @compiled()

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numpyro_onestep.compilation import compiled
-from numpyro_onestep.exploration.survey import CHEAP, Survey
+from numpyro_onestep.exploration.survey import Survey
 from numpyro_onestep.host_random import host_generator
 from numpyro_onestep.target import Target, over_points
 
@@ -110,7 +110,6 @@ def temper(
         num_sweeps = min(max(num_sweeps, _MIN_MANY_SWEEPS), _MAX_MANY_SWEEPS) // 2 * 2
         num_langevin = num_sweeps - 2
     half = num // 2
-    move = _move.of_loops if survey.num_affordable >= CHEAP else _move
     population: tuple = survey[:3]
     beta, num_rounds, num_last = 0.0, 0, 0
     while num_last < _LAST_ROUNDS and num_rounds < _MAX_ROUNDS and time.perf_counter() < deadline:
@@ -121,7 +120,7 @@ def temper(
         ancestors = ancestors.reshape(half, 2).T.reshape(-1)
         uniform = generator.random((num_sweeps, 6, half)).astype(dtype)
         noise = generator.standard_normal((num_sweeps, half, dim)).astype(dtype)
-        population = move(
+        population = _move(
             target,
             tuple(np.asarray(part)[ancestors] for part in population),
             np.asarray(beta, dtype),
