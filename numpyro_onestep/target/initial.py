@@ -67,7 +67,10 @@ def _valid(
 def _propose(
     target: Target, rng_key: jax.Array, *, of_prior: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Points by the strategy, with log-density and gradient: `(n, dim)`, `(n,)`, `(n, dim)`."""
+    """Points by the strategy, or of the prior, with log-density and gradient there.
+
+    `(n, dim)`, `(n,)`, `(n, dim)`.
+    """
     if of_prior:
         points = prior_points(target, rng_key, _BATCH)
     else:

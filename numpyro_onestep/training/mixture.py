@@ -172,8 +172,7 @@ def train(
     if partition is not None:
         cancel()
         # The more there are, the less of the evidence hangs on the tails of each.
-        num_annealing = max(_MAX_ANNEALING // len(fits), 1)
-        num_annealing = min(method.num_annealing, num_annealing)
+        num_annealing = min(method.num_annealing, max(_MAX_ANNEALING // len(fits), 1))
         method = dataclasses.replace(method, num_annealing=num_annealing)
     wanted = targets([fit.bound for fit in modes], method.target_ess)
     components, log_evidence = [], []
