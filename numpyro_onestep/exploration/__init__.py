@@ -2,6 +2,7 @@
 
 from numpyro_onestep.exploration.between import bhattacharyya
 from numpyro_onestep.exploration.centring import Centring, choose_centring
+from numpyro_onestep.exploration.conditional import choose_conditional
 from numpyro_onestep.exploration.modes import MIN_WITNESSES, Exploration, explore
 from numpyro_onestep.exploration.partition import Component, Partition
 from numpyro_onestep.exploration.tempering import Particles, temper
@@ -15,6 +16,7 @@ __all__ = [
     "Partition",
     "bhattacharyya",
     "choose_centring",
+    "choose_conditional",
     "explore",
     "temper",
 ]

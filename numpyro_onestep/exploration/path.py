@@ -12,6 +12,7 @@ from numpyro_onestep.target import (
     constant_centredness,
     recentred,
     recentred_points,
+    unconditional,
     users_points,
     users_target,
 )
@@ -21,8 +22,10 @@ def path_of(target: Target) -> Target:
     """The target in the coordinates to temper in.
 
     In many dimensions, non-centred ones: in any others the prior of a hierarchy is a funnel, where
-    a scale hardly moves while the many sites below it stand still.
+    a scale hardly moves while the many sites below it stand still. Nothing is standardised there:
+    the prior's draws would be taken far away.
     """
+    target = unconditional(target)
     users = users_target(target)
     if target.dim < MANY_DIMENSIONS or target is users or not can_be_recentred(users):
         return target

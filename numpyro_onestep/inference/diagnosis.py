@@ -168,9 +168,20 @@ def _budget(run: Run) -> Iterator[str]:
     yield f"Training {ended}{course}."
     if shares and not (history.losses or history.stopped or history.diverged):
         yield "The draws were good enough before it: the network was left as it was."
+    trained = run.fit.trained
+    if trained.conditional is not None:
+        target = run.fit.target
+        slices = trained.coordinates(target).site_slices
+        names = [target.site_at(slices[name].start) for name in trained.conditional.sites]
+        sites = ", ".join(f"'{name}'" for name in names)
+        yield (
+            f"The sampler works in coordinates in which the values of {sites} are standardised"
+            " given all others."
+        )
+    each = trained.gradients_each
     yield (
-        f"{history.num_gradients:,} gradients of the log-density, {history.seconds:.0f} seconds"
-        " until the first draw."
+        f"{each * history.num_gradients:,} gradients of the log-density, {history.seconds:.0f}"
+        " seconds until the first draw."
     )
     if run.rescue is not None:
-        yield f"Of those gradients {run.rescue.checks.num_gradients:,} are NUTS's."
+        yield f"Of those gradients {each * run.rescue.checks.num_gradients:,} are NUTS's."

@@ -11,10 +11,9 @@ import jax
 import numpy as np
 import numpyro
 
-from numpyro_onestep.inference.run import Posterior, Run
+from numpyro_onestep.inference.run import Fit, Posterior, Run
 from numpyro_onestep.inference_data import AxisNames, argument_names, build, check_names
 from numpyro_onestep.target import Target, pointwise_log_likelihood
-from numpyro_onestep.training import TrainingHistory
 
 _MAX_LIKELIHOOD_VALUES = 50_000_000
 
@@ -60,7 +59,7 @@ def to_inference_data(
             **({} if run.trace_log_weight is None else {"trace_log_weight": run.trace_log_weight}),
         },
         moved_log_weight=run.moved_log_weight,
-        training=_record(run.fit.history, seconds),
+        training=_record(run.fit, seconds),
         names=names,
         attrs={
             "numpyro_onestep_version": version("numpyro-onestep"),
@@ -80,14 +79,15 @@ def to_inference_data(
     )
 
 
-def _record(history: TrainingHistory, seconds: Mapping[str, float]) -> dict[str, Any]:
+def _record(fit: Fit, seconds: Mapping[str, float]) -> dict[str, Any]:
+    history = fit.history
     return {
         "gradient_norm": ("training_step", np.asarray(history.losses)),
         "ess_fraction": ("round", np.asarray(history.ess_fraction)),
         "round_log_evidence": ("round", np.asarray(history.log_evidence)),
         "gaussian_elbo": ("gaussian_step", np.asarray(history.gaussian_elbo)),
         "num_rounds": len(history.ess_fraction),
-        "num_target_gradients": history.num_gradients,
+        "num_target_gradients": history.num_gradients * fit.trained.gradients_each,
         "num_target_densities": history.num_densities,
         **{f"seconds_{part}": value for part, value in seconds.items()},
     }

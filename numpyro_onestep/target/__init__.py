@@ -3,6 +3,13 @@
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.batches import in_batches, over_points
 from numpyro_onestep.target.build import build_target
+from numpyro_onestep.target.conditional import (
+    GRADIENTS_PER_CONDITIONAL,
+    Conditional,
+    conditional,
+    find_conditional,
+    unconditional,
+)
 from numpyro_onestep.target.likelihood import log_prior_by_site, pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
@@ -34,7 +41,9 @@ from numpyro_onestep.target.recentred import (
 from numpyro_onestep.target.traces import apart
 
 __all__ = [
+    "GRADIENTS_PER_CONDITIONAL",
     "Centredness",
+    "Conditional",
     "Evidence",
     "Target",
     "apart",
@@ -42,9 +51,11 @@ __all__ = [
     "can_be_double",
     "can_be_recentred",
     "centredness_of",
+    "conditional",
     "constant_arrays",
     "constant_centredness",
     "drawn_given_data",
+    "find_conditional",
     "has_other_coordinates",
     "given_observations",
     "log_density_at",
@@ -60,6 +71,7 @@ __all__ = [
     "recentred_points",
     "rounding_errors",
     "starting_points",
+    "unconditional",
     "users_points",
     "users_target",
 ]

@@ -17,27 +17,33 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.special import erf, erfinv, log_ndtr, ndtri
+from jax.scipy.special import erf, erfinv, log_ndtr, ndtr, ndtri
 from numpyro.infer.reparam import Reparam
+from scipy import special
 
 _LOG_HALF = -math.log(2.0)
 _FIXED_POINT_STEPS = 4
 # Logarithm of the largest ratio of a value to its scale: float32 ends at exp(88).
 _LARGEST = 80.0
+_INV_ROOT = 1.0 / math.sqrt(2.0 * math.pi)
+# Beyond this score the square of a half-normal value exceeds that of its score by a polynomial in
+# `2 _FAR^2 / v^2 - 1`, to 1e-11.
+_FAR, _DEGREE, _NEWTON_STEPS = 2.5, 12, 20
 
 
 class _Family(NamedTuple):
     """A family with closed forms that are accurate in both tails.
 
     Attributes:
-        quantile: the value at given logarithms of the probabilities below and above it.
-        log_tails: the inverse.
+        value: the value at a score.
+        log_tails: logarithms of the probabilities below and above a value.
         parameters: their names.
     """
 
-    quantile: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    value: Callable[[Any, jax.Array], jax.Array]
     log_tails: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
     parameters: tuple[str, ...]
 
@@ -70,11 +76,7 @@ def parameters(fn: Any) -> tuple[Any, ...]:
 
 def value_at(fn: Any, score: jax.Array) -> jax.Array:
     """`F^-1(Phi(v))`, elementwise."""
-    smaller = log_ndtr(-jnp.abs(score))
-    larger = _log1mexp(smaller)
-    left = score < 0.0
-    below, above = jnp.where(left, smaller, larger), jnp.where(left, larger, smaller)
-    return _FAMILIES[type(fn)].quantile(fn, below, above)
+    return _FAMILIES[type(fn)].value(fn, score)
 
 
 def score_of(fn: Any, value: jax.Array) -> jax.Array:
@@ -128,10 +130,40 @@ def _log1mexp(log_p: jax.Array) -> jax.Array:
     return jnp.log1p(-jnp.exp(log_p))
 
 
-def _half_cauchy(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
-    is_left, log_p = _smaller(below, above)
-    log_ratio = jnp.maximum(_log_tan(log_p), -_LARGEST)
-    return fn.scale * jnp.exp(jnp.where(is_left, log_ratio, -log_ratio))
+def _by_log_tails(
+    quantile: Callable[[Any, jax.Array, jax.Array], jax.Array],
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """The value at a score, from the one at logarithms of the probabilities below and above it."""
+
+    def value(fn: Any, score: jax.Array) -> jax.Array:
+        smaller = log_ndtr(-jnp.abs(score))
+        larger = _log1mexp(smaller)
+        left = score < 0.0
+        return quantile(fn, jnp.where(left, smaller, larger), jnp.where(left, larger, smaller))
+
+    return value
+
+
+def _half_cauchy(fn: Any, score: jax.Array) -> jax.Array:
+    return fn.scale * _standard_half_cauchy(score)
+
+
+@jax.custom_jvp
+def _standard_half_cauchy(score: jax.Array) -> jax.Array:
+    """`tan(pi / 2 Phi(v))`: the smaller of it and its inverse comes from the smaller tail."""
+    smaller = jnp.maximum(jnp.tan(0.5 * math.pi * ndtr(-jnp.abs(score))), math.exp(-_LARGEST))
+    return jnp.where(score < 0.0, smaller, 1.0 / smaller)
+
+
+@_standard_half_cauchy.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (score,) = primals
+    value = _standard_half_cauchy(score)
+    # The density of the score over that of the value, `density (1 + value^2)`, each tail by itself.
+    left, density = score < 0.0, 0.5 * math.pi * _INV_ROOT * jnp.exp(-0.5 * score**2)
+    small, large = jnp.where(left, value, 1.0), jnp.where(left, 1.0, value)
+    on_left, on_right = density * (1.0 + small**2), density * (1.0 + (1.0 / large) ** 2)
+    return value, tangents[0] * jnp.where(left, on_left, large * (large * on_right))
 
 
 def _half_cauchy_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -158,14 +190,29 @@ def _cauchy_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return below, above
 
 
-def _half_normal(fn: Any, below: jax.Array, above: jax.Array) -> jax.Array:
-    is_left = below <= above
-    # Each is evaluated on its own side only: gradients of the other one may be infinite.
-    on_left, on_right = (
-        jnp.where(s, q, _LOG_HALF) for s, q in ((is_left, below), (~is_left, above))
-    )
-    left, right = math.sqrt(2.0) * erfinv(jnp.exp(on_left)), -_log_ndtri(on_right + _LOG_HALF)
-    return fn.scale * jnp.where(is_left, left, right)
+def _half_normal(fn: Any, score: jax.Array) -> jax.Array:
+    return fn.scale * _standard_half_normal(score)
+
+
+@jax.custom_jvp
+def _standard_half_normal(score: jax.Array) -> jax.Array:
+    """`sqrt(2) erfinv(Phi(v))`; far to the right, where that loses its digits, from `_EXCESS`."""
+    near = math.sqrt(2.0) * erfinv(ndtr(jnp.minimum(score, _FAR)))
+    square = jnp.maximum(score, _FAR) ** 2
+    place = 2.0 * _FAR**2 / square - 1.0
+    excess = jnp.zeros_like(place)
+    for coefficient in _EXCESS:
+        excess = excess * place + coefficient
+    return jnp.where(score < _FAR, near, jnp.sqrt(square + excess))
+
+
+@_standard_half_normal.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (score,) = primals
+    value = _standard_half_normal(score)
+    # The density of the score over that of the value.
+    slope = 0.5 * jnp.exp(0.5 * (value - score) * (value + score))
+    return value, tangents[0] * slope
 
 
 def _half_normal_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -218,12 +265,27 @@ def _uniform_tails(fn: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.log((x - fn.low) / width), jnp.log((fn.high - x) / width)
 
 
+def _excess() -> tuple[float, ...]:
+    """Coefficients of that polynomial, the highest power first, by interpolation."""
+    nodes = np.polynomial.chebyshev.chebpts1(_DEGREE + 1)
+    score = _FAR * np.sqrt(2.0 / (1.0 + nodes))
+    log_p = special.log_ndtr(-score) - math.log(2.0)
+    value = np.sqrt(score**2 + 2.0 * math.log(2.0))
+    for _ in range(_NEWTON_STEPS):
+        found = special.log_ndtr(-value)
+        density = np.exp(-0.5 * value**2 - found) * _INV_ROOT
+        value += (found - log_p) / density
+    fit = np.polynomial.Chebyshev.fit(nodes, value**2 - score**2, _DEGREE, domain=[-1.0, 1.0])
+    return tuple(map(float, np.polynomial.chebyshev.cheb2poly(fit.coef)[::-1]))
+
+
+_EXCESS = _excess()
 _FAMILIES: dict[type, _Family] = {
-    dist.Cauchy: _Family(_cauchy, _cauchy_tails, ("loc", "scale")),
-    dist.Exponential: _Family(_exponential, _exponential_tails, ("rate",)),
+    dist.Cauchy: _Family(_by_log_tails(_cauchy), _cauchy_tails, ("loc", "scale")),
+    dist.Exponential: _Family(_by_log_tails(_exponential), _exponential_tails, ("rate",)),
     dist.HalfCauchy: _Family(_half_cauchy, _half_cauchy_tails, ("scale",)),
     dist.HalfNormal: _Family(_half_normal, _half_normal_tails, ("scale",)),
-    dist.Laplace: _Family(_laplace, _laplace_tails, ("loc", "scale")),
-    dist.Logistic: _Family(_logistic, _logistic_tails, ("loc", "scale")),
-    dist.Uniform: _Family(_uniform, _uniform_tails, ("low", "high")),
+    dist.Laplace: _Family(_by_log_tails(_laplace), _laplace_tails, ("loc", "scale")),
+    dist.Logistic: _Family(_by_log_tails(_logistic), _logistic_tails, ("loc", "scale")),
+    dist.Uniform: _Family(_by_log_tails(_uniform), _uniform_tails, ("low", "high")),
 }

@@ -22,6 +22,9 @@ from numpyro_onestep.target.arguments import Arguments, Slot, join_arguments
 from numpyro_onestep.target.loc_scale import RecentredModel
 from numpyro_onestep.target.normal_scores import auxiliary_name
 
+# Smallest curvature along a standardised value, in units of the usual one.
+_LEAST_RATIO = 0.01
+
 Model = Callable[..., Any]
 Sites = dict[str, jax.Array]
 
@@ -90,6 +93,22 @@ class Program:
             scored=(),
             users=self,
         )
+
+    def conditional(self, sites: tuple[str, ...]) -> ConditionalProgram:
+        """The program in which the values of these sites are standardised given the others.
+
+        One object per program and sites, as for `recentred`.
+        """
+        if sites not in self._conditionals:
+            fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Program)}
+            fields |= {"loc_scale": {}, "scored": (), "users": self.users or self}
+            made = ConditionalProgram(**fields, inner=self, sites=sites)
+            self._conditionals[sites] = made
+        return self._conditionals[sites]
+
+    @functools.cached_property
+    def _conditionals(self) -> dict[tuple[str, ...], ConditionalProgram]:
+        return {}
 
     def _renamed(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         replaced = {*self.loc_scale, *self.scored}
@@ -166,6 +185,83 @@ class Program:
             for name in set(self.unconstrained_shapes) - set(self.users.unconstrained_shapes):
                 del values[name]
         return {name: jnp.asarray(value) for name, value in values.items()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ConditionalProgram(Program):
+    """A program in coordinates of which some are standardised given the others.
+
+    Its data end with the centre and the precision of those, `(num,)` each; see `conditional`.
+
+    Attributes:
+        inner: the program in the coordinates without.
+        sites: whose values are standardised.
+    """
+
+    inner: Program
+    sites: tuple[str, ...]
+
+    def log_density(self, data: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
+        """Log joint density with the Jacobian of all transforms, at `x: (dim,)`."""
+        found = self.unstandardised(data, jnp.asarray(x, float_dtype()))
+        return self.inner.log_density(data[:-2], found["x"]) + found["log_det"]
+
+    def constrain(self, data: tuple[jax.Array, ...], x: jax.Array) -> Sites:
+        """Constrained and deterministic sites at `x: (dim,)`."""
+        found = self.unstandardised(data, jnp.asarray(x, float_dtype()))
+        return self.inner.constrain(data[:-2], found["x"])
+
+    def unstandardised(self, data: tuple[jax.Array, ...], u: jax.Array) -> Sites:
+        """The point `x` in the coordinates without, and `log_det` of `dx/du`, at `u: (dim,)`."""
+        shift, scale = self._shift_and_scale(data, u)
+        local = data[-2] + scale * (shift + self.local(u))
+        return {"x": self.with_local(u, local), "log_det": jnp.log(scale).sum()}
+
+    def standardised(self, data: tuple[jax.Array, ...], x: jax.Array) -> Sites:
+        """The inverse: `u` at `x: (dim,)`."""
+        shift, scale = self._shift_and_scale(data, x)
+        return {"u": self.with_local(x, (self.local(x) - data[-2]) / scale - shift)}
+
+    def local(self, x: jax.Array) -> jax.Array:
+        """The values of the sites in `x: (..., dim)`, `(..., num)`."""
+        slices = self.site_slices
+        return jnp.concatenate([x[..., slices[name]] for name in self.sites], axis=-1)
+
+    def with_local(self, x: jax.Array, local: jax.Array) -> jax.Array:
+        """The point `x: (dim,)` with other values `(num,)` of the sites."""
+        parts, start = [], 0
+        for name, part in self.site_slices.items():
+            if name in self.sites:
+                size = part.stop - part.start
+                parts.append(local[start : start + size])
+                start += size
+            else:
+                parts.append(x[part])
+        return jnp.concatenate(parts)
+
+    def gradient_and_curvature(
+        self, data: tuple[jax.Array, ...], x: jax.Array, along: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Along the values of the sites at `x`: the gradient, and a product with the Hessian."""
+
+        def log_density(local: jax.Array) -> jax.Array:
+            return self.inner.log_density(data[:-2], self.with_local(x, local))
+
+        return jax.jvp(jax.grad(log_density), (self.local(x),), (along,))
+
+    def _shift_and_scale(
+        self, data: tuple[jax.Array, ...], x: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """`g / sqrt(h)` and `1 / sqrt(h)` at the centre, `(num,)` each."""
+        centre, precision = data[-2:]
+        at = self.with_local(x, centre)
+        g, curvature = self.gradient_and_curvature(data, at, jnp.ones_like(centre))
+        # As it is where the log-density is concave; smooth, and not below a half of the least.
+        ratio = -curvature / precision
+        blunted = 0.5 * (_LEAST_RATIO + jnp.maximum(ratio, 0.0) ** 2 / _LEAST_RATIO)
+        ratio = jnp.where(ratio > _LEAST_RATIO, ratio, blunted)
+        scale = jax.lax.rsqrt(precision * ratio)
+        return scale * g, scale
 
 
 def float_dtype() -> Any:

@@ -20,6 +20,13 @@ from numpyro.distributions import Normal, biject_to
 from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.centring import Centring, bare_distribution, centring
+from numpyro_onestep.target.conditional import (
+    conditional,
+    conditional_of,
+    conditional_points,
+    unconditional,
+    unconditional_points,
+)
 from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normal_scores import score_of
 from numpyro_onestep.target.program import float_dtype
@@ -54,6 +61,10 @@ def recentred(target: Target, centredness: Centredness | None) -> Target:
     Raises:
         ValueError: for the centredness of other sites, as in a file of another version.
     """
+    given = conditional_of(target)
+    if given is not None:
+        inner = conditional(recentred(unconditional(target), centredness), given)
+        return dataclasses.replace(target, data=inner.data, program=inner.program)
     program, users = target.program, target.program.users
     if centredness is None or (users is None and not has_other_coordinates(target)):
         return target
@@ -73,6 +84,7 @@ def recentred(target: Target, centredness: Centredness | None) -> Target:
 
 def centredness_of(target: Target) -> Centredness | None:
     """The centredness of a recentred target; None for any other."""
+    target = unconditional(target)
     users = target.program.users
     if users is None:
         return None
@@ -82,6 +94,7 @@ def centredness_of(target: Target) -> Centredness | None:
 
 def users_target(target: Target) -> Target:
     """The target in the coordinates of the user's model, whatever kind of target this is."""
+    target = unconditional(target)
     users = target.program.users
     if users is None:
         return target
@@ -95,20 +108,26 @@ def starting_points(target: Target, rng_key: jax.Array, num: int) -> jax.Array:
 
 
 def recentred_points(target: Target, x: jax.Array) -> jax.Array:
-    """Points `(n, dim)` of the user's model in the coordinates of the target, of either kind."""
+    """Points `(n, dim)` of the user's model in the coordinates of the target, of any kind."""
+    if conditional_of(target) is not None:
+        return conditional_points(target, recentred_points(unconditional(target), x))
     return x if target.program.users is None else _recentred_points(target, x)
 
 
 def users_points(target: Target, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Points of a target, of either kind, in the coordinates of the user's model.
+    """Points of a target, of any kind, in the coordinates of the user's model.
 
     Args:
-        target: recentred or not.
+        target: recentred, with standardised values, or neither.
         u: its points `(n, dim)`.
 
     Returns:
         `x: (n, dim)`, and `log|det dx/du|`, `(n,)`.
     """
+    if conditional_of(target) is not None:
+        x, log_det = unconditional_points(target, u)
+        x, more = users_points(unconditional(target), x)
+        return x, log_det + more
     if target.program.users is None:
         return u, jnp.zeros(len(u), u.dtype)
     return _users_points(target, u)

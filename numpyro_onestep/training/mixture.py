@@ -24,15 +24,20 @@ from numpyro_onestep.compilation import cancel
 from numpyro_onestep.exploration import (
     Centring,
     Component,
+    Exploration,
     Partition,
     bhattacharyya,
     choose_centring,
+    choose_conditional,
     explore,
 )
 from numpyro_onestep.preconditioner import Affine, GaussianFit
 from numpyro_onestep.target import (
+    GRADIENTS_PER_CONDITIONAL,
     Centredness,
+    Conditional,
     Target,
+    conditional,
     constant_centredness,
     in_double,
     recentred,
@@ -54,6 +59,8 @@ from numpyro_onestep.training.methods import Method
 _COMMON_SHARE = 0.05
 # Rounds at a falling rate of all components together, where each has one at least.
 _MAX_ANNEALING = 24
+# Share of the time after which nothing is explored again.
+_EXPLORING = 0.25
 # Gaussian fits that the checks look at, the best ones: each costs as much as a round.
 _MAX_RIVALS = 8
 
@@ -70,6 +77,7 @@ class TrainedMixture:
         particles: points of the posterior by tempering, `(n, dim)`, unconstrained: witnesses too.
         particle_log_density: of the target there, `(n,)`; -inf where they are none.
         centredness: of the coordinates that all this is in; None for those of the user's model.
+        conditional: what is standardised in those; None for nothing.
         in_double: whether the log-density has to be computed in double precision; static.
     """
 
@@ -80,11 +88,18 @@ class TrainedMixture:
     particles: np.ndarray
     particle_log_density: np.ndarray
     centredness: Centredness | None
+    conditional: Conditional | None
     in_double: bool = struct.field(pytree_node=False, default=False)
+
+    @property
+    def gradients_each(self) -> int:
+        """Gradients of the model that one in the coordinates of the samplers takes."""
+        return 1 if self.conditional is None else GRADIENTS_PER_CONDITIONAL
 
     def coordinates(self, target: Target) -> Target:
         """The user's target in the coordinates of the samplers, and in their precision."""
-        return self.in_precision(recentred(target, self.centredness))
+        target = conditional(recentred(target, self.centredness), self.conditional)
+        return self.in_precision(target)
 
     def in_precision(self, target: Target) -> Target:
         """The user's target in the precision that the exploration found it to need."""
@@ -136,31 +151,57 @@ def train(
         )
     else:
         centring = Centring(None)
-    target = recentred(target, centring.centredness)
+    given = None if warm is None else warm.conditional
+    target = conditional(recentred(target, centring.centredness), given)
     if expected is not None and target.program is not expected.program:
         # What has been begun is of no use.
         cancel()
         compile_ahead(target, method, key_train)
-    found = journal.once(
-        "exploration",
-        lambda: explore(
-            target,
-            key_explore,
-            method.num_starts,
-            method.max_modes,
-            known=[component.affine.mean for component in warm.components] if warm else (),
-            fitted=centring.fitted,
-            deadline=deadline,
-        ),
-        # Tempering that the deadline has cut short says nothing itself.
-        is_done=lambda found: not found.stopped and time.perf_counter() < deadline,
-    )
+    known = [component.affine.mean for component in warm.components] if warm else []
+
+    def explored(name: str, target: Target, fitted: Sequence[GaussianFit]) -> Exploration:
+        return journal.once(
+            name,
+            lambda: explore(
+                target,
+                key_explore,
+                method.num_starts,
+                method.max_modes,
+                known=known,
+                fitted=fitted,
+                deadline=deadline,
+            ),
+            # Tempering that the deadline has cut short says nothing itself.
+            is_done=lambda found: not found.stopped and time.perf_counter() < deadline,
+        )
+
+    found = explored("exploration", target, centring.fitted)
+    num_gradients, num_densities = found.num_gradients, found.num_densities
+    if found.in_double:
+        target = in_double(target)
+    elif warm is None and method.recentres and time.perf_counter() < _share(began, deadline):
+        given, num_more = journal.once(
+            "conditional", lambda: choose_conditional(target, found), is_done=lambda _: True
+        )
+        num_gradients += num_more
+    if warm is None and given is not None:
+        cancel()
+        compile_ahead(conditional(target, given), method, key_train)
+        try:
+            found = explored("exploration again", conditional(target, given), ())
+            target = conditional(target, given)
+            num_gradients += found.num_gradients
+            num_densities += found.num_densities
+        except KeyboardInterrupt:
+            # What there is serves without.
+            given = None
+            found.stopped = "interrupted"
     if found.in_double:
         target = in_double(target)
     history = TrainingHistory(
         gaussian_elbo=np.asarray(found.modes[0].elbo, float).tolist(),
-        num_gradients=found.num_gradients + centring.num_gradients,
-        num_densities=found.num_densities,
+        num_gradients=num_gradients + centring.num_gradients,
+        num_densities=num_densities,
         undefined_share=found.undefined_share,
         stopped=found.stopped,
         diverged=found.diverged,
@@ -217,9 +258,15 @@ def train(
             found.particles.temperature == 1.0, found.particles.log_density, -np.inf
         ),
         centredness=centring.centredness,
+        conditional=given,
         in_double=found.in_double,
     )
     return mixture, history
+
+
+def _share(began: float, deadline: float) -> float:
+    """Until when there is time to explore again."""
+    return began + _EXPLORING * (deadline - began)
 
 
 def _is_whole(
