@@ -15,7 +15,9 @@ _NUM_POINTS = 256
 
 
 def choose_conditional(target: Target, found: Exploration) -> tuple[Conditional | None, int]:
-    """What to standardise, where the posterior has one mode that a Gaussian does not fit.
+    """What to standardise, where no Gaussian fits the posterior, or its best mode.
+
+    Several modes may be fits along one neck.
 
     Args:
         target: in the coordinates that were explored.
@@ -26,7 +28,7 @@ def choose_conditional(target: Target, found: Exploration) -> tuple[Conditional 
     """
     particles = found.particles
     known = np.flatnonzero(np.isfinite(particles.log_density))[:_NUM_POINTS]
-    if len(found.modes) > 1 or found.stopped or found.diverged or not known.size:
+    if found.too_many or found.stopped or found.diverged or not known.size:
         return None, 0
     if particles.temperature < 1.0 or not float(found.modes[0].spread) > _LEAST_SPREAD:
         return None, 0
