@@ -29,7 +29,9 @@ from flax import struct
 from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.batches import over_points
+from numpyro_onestep.target.centring import bare_distribution
 from numpyro_onestep.target.program import ConditionalProgram
+from numpyro_onestep.target.traces import trace_at
 
 GRADIENTS_PER_CONDITIONAL = 12
 """What a gradient costs in such coordinates, in gradients of the model: by operations, about.
@@ -39,6 +41,8 @@ It takes a gradient and a product with a Hessian to get there, and the derivativ
 # Products of the Hessian with two vectors, as a share of the largest entry, within which values are
 # independent given the others.
 _TOLERANCE = 1e-3
+# Values of a site from which on their volume may vary much.
+_LEAST_VALUES = 4
 # Derivatives of models with more dimensions take longer than chains do.
 _MAX_DIM = 128
 
@@ -127,8 +131,8 @@ def find_conditional(
         None where there is no such site, or too little curvature somewhere for a step of Newton,
         and the number of gradients that it took to find out; a product with a Hessian is two.
     """
-    slices = {n: s for n, s in target.site_slices.items() if s.stop - s.start > 1}
-    if target.dim > _MAX_DIM or not slices or not _has_curvature(target, points[0]):
+    slices = _candidates(target, points[0]) if target.dim <= _MAX_DIM else {}
+    if not slices or not _has_curvature(target, points[0]):
         return None, 0
     num_gradients = 2 * len(points) * (2 * len(slices) + 1)
     factors = np.random.default_rng(0).standard_normal(target.dim)
@@ -152,6 +156,21 @@ def find_conditional(
         return None, num_gradients
     usual = np.median(precision[:, local], axis=0).astype(centre.dtype)
     return Conditional(jnp.asarray(centre[local]), jnp.asarray(usual), sites), num_gradients
+
+
+def _candidates(target: Target, x: np.ndarray) -> dict[str, slice]:
+    """Places of the sites of many values whose distribution does not tie those to each other."""
+    found: dict[str, slice] = {}
+
+    def look(x: jax.Array) -> None:
+        trace = trace_at(target, x)
+        for name, part in target.site_slices.items():
+            is_one_by_one = not bare_distribution(trace[name]["fn"]).event_dim
+            if is_one_by_one and part.stop - part.start >= _LEAST_VALUES:
+                found[name] = part
+
+    jax.eval_shape(look, x)
+    return found
 
 
 def _are_independent(
