@@ -70,7 +70,7 @@ def test_a_neck_of_pinned_values(tmp_path):
     inference.save(tmp_path / "fit.zip")
     again = OneStepInference.load(tmp_path / "fit.zip", measured)
     draws, others = (i.sample(jax.random.key(1), 200) for i in (inference, again))
-    np.testing.assert_array_equal(draws.log_weight, others.log_weight)
+    np.testing.assert_array_equal(draws.log_weights, others.log_weights)
     np.testing.assert_array_equal(draws.samples["x"], others.samples["x"])
     # NUTS in its coordinates.
     neutra = inference.neutra()
