@@ -9,7 +9,7 @@ from numpyro_onestep.target import Conditional, Target, find_conditional
 
 # Spread of a Gaussian fit below which there is nothing to gain, and standard deviation of the
 # log-volume of the local values from which on there is; in nats.
-_LEAST_SPREAD, _LEAST_VOLUME_SPREAD = 0.2, 2.5
+_LEAST_SPREAD, _LEAST_VOLUME_SPREAD = 0.2, 3.5
 # Particles that are looked at.
 _NUM_POINTS = 256
 
