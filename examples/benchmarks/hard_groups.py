@@ -243,6 +243,37 @@ def _random_walk() -> Truth:
     return grid_posterior({"log moves": log_moves, "log error": log_error}, log_joint, values)
 
 
+def two_instruments(first: jax.Array, second: jax.Array) -> None:
+    """Values measured twice: either error may be zero, and pins all of them."""
+    error = numpyro.sample("error", dist.HalfNormal(1.0).expand([2]).to_event(1))
+    with numpyro.plate("n", len(first)):
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        numpyro.sample("first", dist.Normal(x, error[0]), obs=first)
+        numpyro.sample("second", dist.Normal(x, error[1]), obs=second)
+
+
+def _measured_twice() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(29)
+    x = rng.normal(size=25)
+    first, second = (x + 0.3 * rng.normal(size=25) for _ in range(2))
+    return {"first": first.astype(np.float32), "second": second.astype(np.float32)}
+
+
+def _two_instruments() -> Truth:
+    first, second = (y.astype(float) for y in _measured_twice().values())
+    log_error = np.linspace(-9.0, 0.5, 951)
+    a, b = np.exp(2.0 * log_error)[:, None], np.exp(2.0 * log_error)
+    # Of the covariance (1 + a, 1; 1, 1 + b), with a and b the two squares.
+    det = a + b + a * b
+    squares = (1.0 + b) * (first**2).sum() + (1.0 + a) * (second**2).sum()
+    quadratic = (squares - 2.0 * (first * second).sum()) / det
+    log_joint = -0.5 * (len(first) * (2.0 * np.log(2.0 * np.pi) + np.log(det)) + quadratic)
+    for square in (a, b):
+        log_joint = log_joint + stats.halfnorm.logpdf(np.sqrt(square)) + 0.5 * np.log(square)
+    values = {f"log error {i}": lambda x, i=i: np.log(element("error", i)(x)) for i in range(2)}
+    return grid_posterior(dict.fromkeys(values, log_error), log_joint, values)
+
+
 ROWS = (
     HardRow(
         "one_factor",
@@ -284,5 +315,13 @@ ROWS = (
         152,
         "a scale of moves behind errors",
         lambda: {"y": _levels()},
+    ),
+    HardRow(
+        "two_instruments",
+        two_instruments,
+        _two_instruments,
+        27,
+        "twenty-five values pinned by an error near zero",
+        _measured_twice,
     ),
 )
