@@ -54,6 +54,7 @@ SHARP = {
     "many_groups",
     "varying_slopes",
     "random_walk",
+    "two_instruments",
 }
 # Draws of the prior where one in 10^5 has nearly all of the weight, and where each takes long.
 NUM_DRAWS = {"multi_well": 2_000_000, "student_mixture": 4000}

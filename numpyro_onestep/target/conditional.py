@@ -159,15 +159,15 @@ def find_conditional(
 
 
 def _candidates(target: Target, x: np.ndarray) -> dict[str, slice]:
-    """Places of the sites of many values whose distribution does not tie those to each other."""
+    """Places of the sites of many values that their own distribution does not tie together."""
     found: dict[str, slice] = {}
 
     def look(x: jax.Array) -> None:
         trace = trace_at(target, x)
         for name, part in target.site_slices.items():
-            is_one_by_one = not bare_distribution(trace[name]["fn"]).event_dim
-            if is_one_by_one and part.stop - part.start >= _LEAST_VALUES:
-                found[name] = part
+            if name in trace and part.stop - part.start >= _LEAST_VALUES:
+                if not bare_distribution(trace[name]["fn"]).event_dim:
+                    found[name] = part
 
     jax.eval_shape(look, x)
     return found
