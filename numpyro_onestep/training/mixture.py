@@ -180,9 +180,7 @@ def train(
     if found.in_double:
         target = in_double(target)
     elif warm is None and method.recentres and time.perf_counter() < _share(began, deadline):
-        given, num_more = journal.once(
-            "conditional", lambda: choose_conditional(target, found), is_done=lambda _: True
-        )
+        given, num_more = choose_conditional(target, found)
         num_gradients += num_more
     if warm is None and given is not None:
         cancel()

@@ -84,6 +84,7 @@ def test_a_neck_of_pinned_values(tmp_path):
     assert_right(inference, data(1))
 
 
+@pytest.mark.slow
 def test_a_quick_run_explores_again_in_those_coordinates():
     y = data(0)
     inference = run(measured, y)
