@@ -8,7 +8,7 @@ import numpy as np
 from numpyro_onestep.preconditioner.base import GaussianFit
 from numpyro_onestep.preconditioner.drawn import fit_from_draws
 from numpyro_onestep.preconditioner.hessian import fit_from_hessians
-from numpyro_onestep.target import Target
+from numpyro_onestep.target import Target, has_hessians
 
 # Up to here, draws suffice; beyond, an eigendecomposition per step would dominate.
 _MAX_DRAWN_DIM = 128
@@ -36,17 +36,7 @@ def fit_gaussian(
         centring: 1 to fit the centredness of a recentred target too, from the target's own, where
             the fit is one from draws; 0 to leave it.
     """
-    if _MAX_DRAWN_DIM < target.dim <= _MAX_HESSIAN_DIM and _has_hessians(target, start):
+    if _MAX_DRAWN_DIM < target.dim <= _MAX_HESSIAN_DIM and has_hessians(target, start):
         return fit_from_hessians(target, start, scale, rng_key)
     dense = target.dim <= _MAX_DRAWN_DIM
     return fit_from_draws(target, start, scale, rng_key, centring, dense=dense)
-
-
-def _has_hessians(target: Target, x: jax.Array | np.ndarray) -> bool:
-    """Whether the model's gradient has derivatives: not where it is a rule of its own for JAX."""
-    gradient = jax.grad(target.log_density)
-    try:
-        jax.eval_shape(lambda x: jax.jvp(gradient, (x,), (x,)), x)
-    except Exception:  # whatever the model's code raises
-        return False
-    return True

@@ -10,6 +10,7 @@ from numpyro_onestep.target.conditional import (
     find_conditional,
     unconditional,
 )
+from numpyro_onestep.target.hessians import has_hessians
 from numpyro_onestep.target.likelihood import log_prior_by_site, pointwise_log_likelihood
 from numpyro_onestep.target.loc_scale import Centredness
 from numpyro_onestep.target.normalisation import Evidence
@@ -56,6 +57,7 @@ __all__ = [
     "constant_centredness",
     "drawn_given_data",
     "find_conditional",
+    "has_hessians",
     "has_other_coordinates",
     "given_observations",
     "log_density_at",

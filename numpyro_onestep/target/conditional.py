@@ -18,7 +18,6 @@ arXiv 1812.07929) sample such coordinates by Hamiltonian Monte Carlo.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -30,6 +29,7 @@ from numpyro_onestep.compilation import compiled
 from numpyro_onestep.target.base import Target
 from numpyro_onestep.target.batches import over_points
 from numpyro_onestep.target.centring import bare_distribution
+from numpyro_onestep.target.hessians import has_hessians
 from numpyro_onestep.target.program import ConditionalProgram
 from numpyro_onestep.target.traces import trace_at
 
@@ -122,7 +122,7 @@ def find_conditional(
     Of the sites of an array, the largest first, those of which that holds together.
 
     Args:
-        target: without standardised values.
+        target: without standardised values, in single precision where that is the default.
         points: of the posterior, in its coordinates, `(n, dim)`.
         least_spread: standard deviation of the log-volume of those values given all others, in
             nats, from which on it is worth it.
@@ -132,7 +132,7 @@ def find_conditional(
         and the number of gradients that it took to find out; a product with a Hessian is two.
     """
     slices = _candidates(target, points[0]) if target.dim <= _MAX_DIM else {}
-    if not slices or not _has_curvature(target, points[0]):
+    if not slices or not has_hessians(target, points[0]):
         return None, 0
     num_gradients = 2 * len(points) * (2 * len(slices) + 1)
     factors = np.random.default_rng(0).standard_normal(target.dim)
@@ -186,15 +186,6 @@ def _are_independent(
     return bool((apart <= _TOLERANCE * np.abs(ones).max(axis=1, keepdims=True)).all())
 
 
-def _has_curvature(target: Target, x: np.ndarray) -> bool:
-    """Whether the model's gradient has derivatives: not where it is a rule of its own for JAX."""
-    try:
-        jax.eval_shape(functools.partial(_product, target), x, x)
-    except Exception:  # whatever the model's code raises
-        return False
-    return True
-
-
 def _products(target: Target, points: np.ndarray, along: np.ndarray) -> np.ndarray:
     """Of the Hessian with one vector `(dim,)` at all points, `(n, dim)`."""
     found = _products_at(target, points, along.astype(points.dtype))
@@ -203,12 +194,5 @@ def _products(target: Target, points: np.ndarray, along: np.ndarray) -> np.ndarr
 
 @compiled()
 def _products_at(target: Target, points: jax.Array, along: jax.Array) -> jax.Array:
-    return over_points(lambda x: _product(target, x, along), target, points)
-
-
-def _product(target: Target, x: Any, along: Any) -> jax.Array:
-    def of(target: Target, x: jax.Array) -> dict[str, jax.Array]:
-        gradient = jax.grad(functools.partial(target.program.log_density, target.data))
-        return {"": jax.jvp(gradient, (x,), (jnp.asarray(along, x.dtype),))[1]}
-
-    return target.sites_of(of, x)[""]
+    gradient = jax.grad(target.log_density)
+    return over_points(lambda x: jax.jvp(gradient, (x,), (along,))[1], target, points)

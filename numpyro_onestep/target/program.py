@@ -223,9 +223,9 @@ class ConditionalProgram(Program):
         return {"u": self.with_local(x, (self.local(x) - data[-2]) / scale - shift)}
 
     def local(self, x: jax.Array) -> jax.Array:
-        """The values of the sites in `x: (..., dim)`, `(..., num)`."""
+        """The values of the sites in `x: (dim,)`, `(num,)`."""
         slices = self.site_slices
-        return jnp.concatenate([x[..., slices[name]] for name in self.sites], axis=-1)
+        return jnp.concatenate([x[slices[name]] for name in self.sites])
 
     def with_local(self, x: jax.Array, local: jax.Array) -> jax.Array:
         """The point `x: (dim,)` with other values `(num,)` of the sites."""
@@ -239,23 +239,17 @@ class ConditionalProgram(Program):
                 parts.append(x[part])
         return jnp.concatenate(parts)
 
-    def gradient_and_curvature(
-        self, data: tuple[jax.Array, ...], x: jax.Array, along: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Along the values of the sites at `x`: the gradient, and a product with the Hessian."""
-
-        def log_density(local: jax.Array) -> jax.Array:
-            return self.inner.log_density(data[:-2], self.with_local(x, local))
-
-        return jax.jvp(jax.grad(log_density), (self.local(x),), (along,))
-
     def _shift_and_scale(
         self, data: tuple[jax.Array, ...], x: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """`g / sqrt(h)` and `1 / sqrt(h)` at the centre, `(num,)` each."""
         centre, precision = data[-2:]
-        at = self.with_local(x, centre)
-        g, curvature = self.gradient_and_curvature(data, at, jnp.ones_like(centre))
+
+        def log_density(local: jax.Array) -> jax.Array:
+            return self.inner.log_density(data[:-2], self.with_local(x, local))
+
+        # The Hessian is diagonal: its product with ones is all of it.
+        g, curvature = jax.jvp(jax.grad(log_density), (centre,), (jnp.ones_like(centre),))
         # As it is where the log-density is concave; smooth, and not below a half of the least.
         ratio = -curvature / precision
         blunted = 0.5 * (_LEAST_RATIO + jnp.maximum(ratio, 0.0) ** 2 / _LEAST_RATIO)

@@ -177,9 +177,8 @@ def train(
 
     found = explored("exploration", target, centring.fitted)
     num_gradients, num_densities = found.num_gradients, found.num_densities
-    if found.in_double:
-        target = in_double(target)
-    elif warm is None and method.recentres and time.perf_counter() < _share(began, deadline):
+    in_time = time.perf_counter() < began + _EXPLORING * (deadline - began)
+    if warm is None and method.recentres and in_time and not found.in_double:
         given, num_more = choose_conditional(target, found)
         num_gradients += num_more
     if warm is None and given is not None:
@@ -260,11 +259,6 @@ def train(
         in_double=found.in_double,
     )
     return mixture, history
-
-
-def _share(began: float, deadline: float) -> float:
-    """Until when there is time to explore again."""
-    return began + _EXPLORING * (deadline - began)
 
 
 def _is_whole(
